@@ -1,0 +1,135 @@
+"""Owns the way from a file on disk to a scorer that may be trusted: numbered steps, each with its own error.
+
+Nothing of a bundle is used before the step that vouches for it:
+
+    1. directory    the archive's form                       BundleError
+    2. version      the manifest is JSON of a known format   ManifestError, UnsupportedFormatError
+    3. schema       the manifest is what the schema demands  ManifestError
+    4. signature    where the site demands one               SignatureError
+    5. digests      every member is what was sealed          DigestMismatchError
+    6. graphs       inputs and outputs keep the contract     EngineError
+    7. geometry     regions fit the frame, and the camera    ConfigError
+    8. self-test    golden frames come out as sealed         SelfTestError
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.bundle.archive import Archive
+from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, Recipe
+from edge_runtime.bundle.selftest import self_test
+from edge_runtime.bundle.store import MANIFEST, SIGNATURE, check_digests, read_manifest
+from edge_runtime.engines import Engine, TileGraph, open_engine
+from edge_runtime.errors import ConfigError, SignatureError
+from edge_runtime.imaging.frames import Size, decode_png
+from edge_runtime.scorer import Scorer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LoadedBundle:
+    """A bundle that passed every step, with the scorer of one artefact."""
+
+    path: Path
+    digest: str  # SHA-256 of the manifest's bytes
+    manifest: Manifest
+    artefact: ArtefactSpec
+    scorer: Scorer
+
+
+def load(
+    path: Path,
+    *,
+    artefact: str | None = None,
+    threads: int | None = None,
+    cache_dir: Path | None = None,
+    require_signature: bool = False,
+    camera: Size | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> LoadedBundle:
+    """Verify a sealed bundle and make its scorer; the steps are those of the module's docstring.
+
+    Args:
+        path: the bundle.
+        artefact: which artefact to run; the bundle's default when None.
+        threads: CPU threads of one inference; all when None.
+        cache_dir: folder for compiled models; nothing is written when None.
+        require_signature: the site accepts signed bundles only.
+        camera: the size of the frames that the camera gives, where it is known.
+        on_step: called with each step's name when it has passed.
+
+    Raises:
+        BundleError: or one of its kinds, as the steps say.
+        EngineError: a graph cannot be loaded or breaks the contract.
+        ConfigError: no such artefact, or the geometry does not fit the camera.
+    """
+    with Archive(path) as archive:
+        on_step("directory")
+        manifest = read_manifest(archive)
+        digest = hashlib.sha256(archive.read(MANIFEST)).hexdigest()
+        on_step("version")
+        on_step("schema")
+        _check_signature(archive, required=require_signature)
+        on_step("signature")
+        check_digests(archive, MANIFEST, manifest.members)
+        on_step("digests")
+        spec = _choose(manifest, artefact, path)
+        engine = open_artefact(archive, manifest, spec, threads=threads, cache_dir=cache_dir)
+        on_step("graphs")
+        scorer = Scorer(manifest, engine, valid_areas=read_valid_areas(archive, manifest))
+        _check_camera(manifest, camera, path)
+        on_step("geometry")
+        self_test(archive, manifest, spec, scorer)
+        on_step("self-test")
+    return LoadedBundle(path=path, digest=digest, manifest=manifest, artefact=spec, scorer=scorer)
+
+
+def open_artefact(
+    archive: Archive, manifest: Manifest, spec: ArtefactSpec, *, threads: int | None, cache_dir: Path | None
+) -> Engine:
+    """Compile one artefact's graph.
+
+    Raises:
+        EngineError: the graph cannot be loaded or breaks the contract.
+    """
+    graph = TileGraph(
+        engine=spec.engine,
+        precision=spec.precision,
+        shape=manifest.graph_shape(image_score=manifest.has_image_score),
+        files=tuple(archive.read(name) for name in spec.files),
+        digest=hashlib.sha256("".join(manifest.members[name] for name in spec.files).encode()).hexdigest(),
+    )
+    return open_engine(graph, threads=threads, cache_dir=cache_dir)
+
+
+def read_valid_areas(archive: Archive, recipe: Recipe) -> dict[str, NDArray[np.bool_]]:
+    """The masks that regions name, (frame height, frame width), true where valid."""
+    names = {region.valid_area for region in recipe.geometry.regions if region.valid_area is not None}
+    return {name: np.asarray(decode_png(archive.read(name), name).pixels > 0) for name in names}
+
+
+def _check_signature(archive: Archive, *, required: bool) -> None:
+    # signatures are not made by this release: a member of that name is not trusted, and a site that demands one gets none
+    if required or SIGNATURE in archive.names:
+        found = "has a signature, which this release cannot check" if SIGNATURE in archive.names else "is not signed"
+        message = f"{archive.path}: {found}: load it where no signature is demanded, or use a release that signs"
+        raise SignatureError(message)
+
+
+def _choose(manifest: Manifest, artefact: str | None, path: Path) -> ArtefactSpec:
+    try:
+        return manifest.artefact(artefact)
+    except KeyError as error:
+        names = ", ".join(spec.name for spec in manifest.artefacts)
+        message = f"{path}: has no artefact {artefact!r}; it has {names}"
+        raise ConfigError(message) from error
+
+
+def _check_camera(manifest: Manifest, camera: Size | None, path: Path) -> None:
+    if camera is not None and camera != manifest.geometry.frame.size:
+        message = f"{path}: inspects frames of {manifest.geometry.frame.size}, the camera gives {camera}: set the camera's mode"
+        raise ConfigError(message)

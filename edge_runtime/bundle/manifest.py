@@ -1,0 +1,315 @@
+"""Owns the manifest: everything about a bundle that is not a graph's or an image's bytes.
+
+Three schemas. `Recipe` is what the trainer decided and everybody else obeys: geometry, tiling, map policy, image-score
+rule, provenance. A draft is a recipe with graphs and torch's reference maps; a sealed bundle is a recipe with artefacts
+and their thresholds.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, model_validator
+
+from edge_runtime.decision import Thresholds
+from edge_runtime.engines import EngineName, GraphShape, Precision
+from edge_runtime.imaging.frames import PixelFormat, Size
+
+FORMAT_VERSION = 1
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Positive = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
+class Strict(BaseModel):
+    """Frozen, no unknown fields, no conversions between types, no NaN or infinity."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class SizeSpec(Strict):
+    """Width and height in pixels."""
+
+    width: Positive
+    height: Positive
+
+    @property
+    def size(self) -> Size:
+        """The same as the tuple that `imaging` takes."""
+        return Size(self.width, self.height)
+
+
+class CropSpec(Strict):
+    """A box in frame pixels, x2 and y2 exclusive."""
+
+    x1: Count
+    y1: Count
+    x2: Positive
+    y2: Positive
+
+    @property
+    def size(self) -> Size:
+        """Width and height in pixels."""
+        return Size(self.x2 - self.x1, self.y2 - self.y1)
+
+
+class RegionSpec(Strict):
+    """One named part of the frame that is inspected on its own."""
+
+    name: Name
+    crop: CropSpec
+    plane: SizeSpec  # the crop after scaling: what tiles are cut from
+    polygon: tuple[tuple[int, int], ...] | None = None  # frame pixels; valid inside
+    valid_area: str | None = None  # member: PNG of the frame's size, valid where above 0
+
+
+class GeometrySpec(Strict):
+    """Which pixels of a frame are inspected."""
+
+    pixel_format: PixelFormat
+    bit_depth: Annotated[int, Field(ge=8, le=16)]  # 2**bit_depth - 1 is white
+    frame: SizeSpec
+    regions: Annotated[tuple[RegionSpec, ...], Field(min_length=1)]
+    resize_version: int
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.pixel_format.canonical != self.pixel_format:
+            message = f"pixel_format {self.pixel_format}: graphs take mono or RGB"
+            raise ValueError(message)
+        names = [region.name for region in self.regions]
+        if len(set(names)) != len(names):
+            message = f"region names {names} are not unique"
+            raise ValueError(message)
+        for region in self.regions:
+            crop = region.crop
+            if not (crop.x1 < crop.x2 <= self.frame.width and crop.y1 < crop.y2 <= self.frame.height):
+                message = f"region {region.name}: crop {crop} is empty or leaves the frame {self.frame.size}"
+                raise ValueError(message)
+        return self
+
+
+class TilingSpec(Strict):
+    """How planes are cut into graph inputs."""
+
+    core: SizeSpec
+    halo: Count
+    stride: Positive  # plane pixels a cell of the map
+    offset: float  # plane pixel under the centre of cell 0
+    batch: Positive
+    position_bound: bool
+
+
+class ImageScoreRule(StrEnum):
+    """Where the image score comes from."""
+
+    MAX_RAW = "max_raw"  # maximum of the stitched map at the feature grid
+    MAX_SMOOTHED = "max_smoothed"  # maximum of the upsampled and smoothed map
+    GRAPH = "graph"  # the graph's own output, single-tile plans only
+
+
+class MapPolicySpec(Strict):
+    """What is done to the stitched map before it is shown, measured or scored."""
+
+    upsampling: Literal["bilinear"]
+    sigma: Annotated[float, Field(ge=0, le=100)]  # plane pixels
+    smallest_region_px: Count  # listed regions below this area are left out; never decides
+    image_score: ImageScoreRule
+
+
+class SplitsSpec(Strict):
+    """Content digests (SHA-256 of the file) of every image that had a part in the bundle."""
+
+    fit: tuple[Digest, ...]
+    validation: tuple[Digest, ...]
+    calibration: tuple[Digest, ...]
+
+
+class ProvenanceSpec(Strict):
+    """Where a bundle comes from."""
+
+    method: str
+    backbone: str
+    dataset: str
+    dataset_fingerprint: Digest
+    splits: SplitsSpec
+    seed: int
+    packages: dict[str, str]
+    config: dict[str, JsonValue]
+    fit_seconds: Annotated[float, Field(ge=0)]
+    peak_memory_mb: Annotated[float, Field(ge=0)]
+
+
+class Recipe(Strict):
+    """What the trainer decided and calibration and runtime obey."""
+
+    product: str
+    takt_version: str
+    created: str  # UTC, a label only
+    geometry: GeometrySpec
+    tiling: TilingSpec
+    map_policy: MapPolicySpec
+    provenance: ProvenanceSpec
+
+    def graph_shape(self, *, image_score: bool) -> GraphShape:
+        """Static shapes of the tile graph."""
+        halo, core = self.tiling.halo, self.tiling.core
+        height, width = core.height + 2 * halo, core.width + 2 * halo
+        return GraphShape(
+            batch=self.tiling.batch,
+            height=height,
+            width=width,
+            channels=self.geometry.pixel_format.channels,
+            dtype=np.dtype(self.geometry.pixel_format.dtype),
+            map_height=height // self.tiling.stride,
+            map_width=width // self.tiling.stride,
+            position_bound=self.tiling.position_bound,
+            image_score=image_score,
+        )
+
+
+class ReferenceSpec(Strict):
+    """What torch computed for one region of one frame that the fit never saw."""
+
+    digest: Digest  # of the image file
+    variant: str  # how the frame was changed before it was scored
+    pixels: Digest  # of the changed frame's pixels: another decoder or painter shows here
+    region: Name
+    score: float
+    map: str  # member: (h, w) float32, the stitched map at the feature grid
+
+
+class DraftManifest(Recipe):
+    """A fitted model before it has artefacts: graphs, torch's references, no threshold."""
+
+    format_version: Literal[1]
+    graph: str  # member: ONNX
+    has_image_score: bool
+    references: tuple[ReferenceSpec, ...]
+    sealable: bool  # false where the weights are random
+    members: dict[str, Digest]
+
+
+class RegionThresholds(Strict):
+    """Thresholds of one region of one artefact, in raw scores."""
+
+    reject: float
+    review: float | None
+    pixel: float | None
+    policy: str
+    guarantee: str  # "none", or what the policy promises
+    n_good: Count
+    n_defective: Count
+    display_low: float  # raw map value at the lower end of the heatmap's colours
+    display_high: float
+
+    @property
+    def image(self) -> Thresholds:
+        """The image thresholds as `decide` takes them."""
+        return Thresholds(reject=self.reject, review=self.review)
+
+
+class ParityEvidence(Strict):
+    """How close an artefact came to torch, and on what."""
+
+    frames: Count
+    kinds: dict[str, Count]  # how many frames of each variant
+    map_range: float
+    map_max_abs: float
+    score_range: float
+    score_max_abs: float
+    tolerance: float  # share of the range
+    worst: str  # the frame with the largest difference
+    decision_flips: Count
+    flip_limit: Count
+    near_threshold: tuple[str, ...]  # frames too close to the threshold to count
+
+
+class ArtefactSpec(Strict):
+    """One graph in one precision for one engine, with its own thresholds."""
+
+    name: Name
+    engine: EngineName
+    precision: Precision
+    files: tuple[str, ...]  # members: (onnx,) or (xml, bin)
+    parity: ParityEvidence
+    thresholds: dict[Name, RegionThresholds]
+    scores: str  # member: JSON, the calibration scores behind the thresholds
+    parity_scores: str  # member: JSON, torch's and its own scores on the parity frames
+    latency_ms: Annotated[float, Field(ge=0)]  # median of one whole inspection where it was sealed
+
+
+class GoldenExpectation(Strict):
+    """What one artefact gave for one region of a golden frame."""
+
+    artefact: Name
+    region: Name
+    score: float
+    map: str  # member: (h, w) float32, the stitched map
+
+
+class GoldenSpec(Strict):
+    """One lossless frame with what every artefact must make of it."""
+
+    name: str
+    frame: str  # member: PNG
+    expected: tuple[GoldenExpectation, ...]
+
+
+class Manifest(Recipe):
+    """A sealed bundle."""
+
+    format_version: Literal[1]
+    artefacts: Annotated[tuple[ArtefactSpec, ...], Field(min_length=1)]  # the first is the default
+    has_image_score: bool
+    normalisation: Literal["threshold_relative"]
+    golden: Annotated[tuple[GoldenSpec, ...], Field(min_length=1)]
+    golden_tolerance: Annotated[float, Field(gt=0)]  # share of the map's and the score's range
+    licences: str  # member: JSON
+    report: str | None  # member: HTML
+    members: dict[str, Digest]  # every member but the manifest and the signature
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        names = [artefact.name for artefact in self.artefacts]
+        if len(set(names)) != len(names):
+            message = f"artefact names {names} are not unique"
+            raise ValueError(message)
+        regions = {region.name for region in self.geometry.regions}
+        for artefact in self.artefacts:
+            if set(artefact.thresholds) != regions:
+                message = (
+                    f"artefact {artefact.name}: thresholds for {sorted(artefact.thresholds)}, regions {sorted(regions)}"
+                )
+                raise ValueError(message)
+        return self
+
+    def artefact(self, name: str | None) -> ArtefactSpec:
+        """The named artefact, or the default.
+
+        Raises:
+            KeyError: there is none of that name.
+        """
+        if name is None:
+            return self.artefacts[0]
+        return {artefact.name: artefact for artefact in self.artefacts}[name]
+
+
+def dump(manifest: Strict) -> bytes:
+    """Manifest bytes: JSON, keys in schema order, two spaces, one newline at the end."""
+    return manifest.model_dump_json(indent=2).encode() + b"\n"
+
+
+def packages() -> dict[str, str]:
+    """Versions of what can change a score, of those installed."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - only building asks
+
+    found: dict[str, Any] = {}
+    for name in ("takt-inspect", "numpy", "opencv-python-headless", "openvino", "onnxruntime", "onnx", "torch", "timm"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found

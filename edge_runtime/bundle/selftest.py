@@ -1,0 +1,52 @@
+"""Owns the self-test: golden frames must give on this machine what they gave where the bundle was sealed."""
+
+import numpy as np
+
+from edge_runtime.bundle.archive import Archive
+from edge_runtime.bundle.manifest import ArtefactSpec, GoldenExpectation, Manifest
+from edge_runtime.bundle.store import array_from
+from edge_runtime.errors import SelfTestError
+from edge_runtime.imaging.frames import decode_png
+from edge_runtime.imaging.maps import Map
+from edge_runtime.scorer import RegionScore, Scorer
+
+
+def self_test(archive: Archive, manifest: Manifest, artefact: ArtefactSpec, scorer: Scorer) -> None:
+    """Score every golden frame and compare maps and scores with the sealed ones.
+
+    Raises:
+        SelfTestError: a map or a score differs by more than the tolerance's share of the range.
+        EngineError: the engine failed.
+    """
+    for golden in manifest.golden:
+        scored = {
+            part.name: part for part in scorer.score(decode_png(archive.read(golden.frame), golden.frame)).regions
+        }
+        for expected in golden.expected:
+            if expected.artefact == artefact.name:
+                sealed = array_from(archive.read(expected.map), expected.map)
+                _compare(scored[expected.region], expected, sealed, manifest.golden_tolerance, golden.name, archive)
+
+
+def _compare(
+    found: RegionScore, expected: GoldenExpectation, sealed: Map, tolerance: float, name: str, archive: Archive
+) -> None:
+    allowed = tolerance * value_range(sealed)
+    if found.grid.shape != sealed.shape:
+        message = f"{archive.path}: self-test: map of {name} is {found.grid.shape}, sealed was {sealed.shape}"
+        raise SelfTestError(message)
+    map_error = float(np.abs(found.grid - sealed).max())
+    score_error = abs(found.image_score - expected.score)
+    if not (map_error <= allowed and score_error <= allowed):  # NaN fails too
+        message = (
+            f"{archive.path}: self-test: golden frame {name}, artefact {expected.artefact}, region {expected.region}: map differs by "
+            f"{map_error:.3g} and score by {score_error:.3g}, allowed are {allowed:.3g}: this machine computes otherwise; "
+            "try another artefact, or seal the draft here"
+        )
+        raise SelfTestError(message)
+
+
+def value_range(values: Map) -> float:
+    """Maximum minus minimum; where that is 0, the magnitude; where that is 0 too, 1."""
+    spread = float(values.max() - values.min())
+    return spread or float(np.abs(values).max()) or 1.0

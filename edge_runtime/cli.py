@@ -1,0 +1,102 @@
+"""Owns the command `takt`: finds commands through entry points and imports only the one that is asked for."""
+
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any
+
+from edge_runtime.errors import ConfigError, TaktError
+
+GROUP = "takt.commands"
+EXIT_UNEXPECTED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+
+_EXTRAS = {"build": "trainer", "fit": "trainer", "demo": "trainer", "bench": "trainer"}
+_SUMMARIES = {
+    "build": "fit a model to images of good parts and seal it into a bundle",
+    "fit": "the part of build that needs torch: images to draft",
+    "seal": "the rest of build: draft to bundle, without torch",
+    "evaluate": "measure a bundle on labelled images",
+    "calibrate": "set new thresholds from new images, in a new bundle",
+    "run": "inspect image files",
+    "bundle": "show or verify a bundle",
+    "demo": "generated parts, a bundle of them, and verdicts",
+    "bench": "measure Takt, for the tables in docs",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0, 1 unexpected, 2 usage, 3 bundle, 4 calibration, 5 data or 130."""
+    argv = list(sys.argv[1:] if arguments is None else arguments)
+    commands = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if not argv or argv[0] in {"-h", "--help"}:
+        sys.stdout.write(_help(sorted(commands, key=_order)))
+        return 0 if argv else EXIT_USAGE
+    if argv[0] == "--version":
+        from importlib.metadata import version  # noqa: PLC0415
+
+        sys.stdout.write(f"takt {version('takt-inspect')}\n")
+        return 0
+    _quieten()
+    try:
+        command = _load(commands, argv[0])
+        return command(argv[1:])
+    except TaktError as error:
+        sys.stderr.write(f"takt {argv[0]}: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write(f"takt {argv[0]}: interrupted\n")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output went away: `takt run ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_UNEXPECTED
+
+
+def write_json(value: dict[str, Any]) -> None:
+    """One JSON object on a line of stdout."""
+    sys.stdout.write(json.dumps(value, allow_nan=False) + "\n")
+    sys.stdout.flush()
+
+
+def _load(commands: dict[str, EntryPoint], name: str) -> Callable[[list[str]], int]:
+    if name not in commands:
+        message = f"no such command; there are {', '.join(sorted(commands, key=_order))}"
+        raise ConfigError(message)
+    try:
+        command: Callable[[list[str]], int] = commands[name].load()
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get(name, "calibration")
+        message = f"needs {error.name}, which is not installed: pip install 'takt-inspect[{extra}]'"
+        raise ConfigError(message) from error
+    return command
+
+
+def _help(names: list[str]) -> str:
+    width = max(map(len, names), default=0)
+    lines = [f"  {name:<{width}}  {_SUMMARIES.get(name, '')}".rstrip() for name in names]
+    head = "usage: takt COMMAND ...\n\nInline visual inspection: bundles from good parts, verdicts at the line.\n\ncommands:\n"
+    return head + "\n".join(lines) + "\n\n`takt COMMAND --help` says more.\n"
+
+
+def _order(name: str) -> tuple[int, str]:
+    known = list(_SUMMARIES)
+    return (known.index(name) if name in known else len(known), name)
+
+
+def _quieten() -> None:
+    """Notes go to stderr in our form; libraries that print on their own are told not to."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")  # decoding errors come as ours
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("takt: %(message)s"))
+    log = logging.getLogger("takt")
+    log.handlers[:] = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

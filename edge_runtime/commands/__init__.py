@@ -1,0 +1,1 @@
+"""The commands that a factory PC has; the other packages bring theirs through entry points."""

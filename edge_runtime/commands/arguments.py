@@ -1,0 +1,55 @@
+"""Owns what the commands' argument parsers share."""
+
+import argparse
+from pathlib import Path
+from typing import NoReturn
+
+from edge_runtime.errors import ConfigError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose faults are `ConfigError`s, like every other fault of usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of leaving the process.
+
+        Raises:
+            ConfigError: always.
+        """
+        text = f"{message}\n{self.format_usage().rstrip()}"
+        raise ConfigError(text)
+
+
+def folder(text: str) -> Path:
+    """An output folder, made if need be.
+
+    Raises:
+        ConfigError: it cannot be made or written to.
+    """
+    path = Path(text)
+    probe = path / ".takt-probe"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        message = f"{path}: cannot be written to ({error.strerror}): choose another folder"
+        raise ConfigError(message) from error
+    return path
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write one output file, whole or not at all.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        message = f"{path}: cannot be written ({error.strerror}): free space or choose another folder"
+        raise ConfigError(message) from error

@@ -1,0 +1,1 @@
+"""Pure functions from pixels to tiles and from maps to regions."""

@@ -1,0 +1,216 @@
+"""Owns the way from a sealed bundle and a frame to an `Inspection`: the runtime's front door."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edge_runtime.bundle.load import load
+from edge_runtime.bundle.manifest import ArtefactSpec
+from edge_runtime.decision import Decision, Reason, Thresholds, Verdict, decide, worst
+from edge_runtime.errors import DataError, EngineError
+from edge_runtime.imaging.frames import Frame, PixelFormat, read_image
+from edge_runtime.imaging.maps import ListedRegion, Map, list_regions
+from edge_runtime.imaging.overlay import overlay
+from edge_runtime.normalise import threshold_relative
+from edge_runtime.scorer import FrameScore, RegionScore, Scorer
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Timings:
+    """Milliseconds by stage; 0 for stages that did not run."""
+
+    decode: float = 0.0
+    preprocess: float = 0.0
+    infer: float = 0.0
+    postprocess: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Inspection:
+    """What Takt says of one frame. Score and threshold belong to the region that decided."""
+
+    verdict: Verdict
+    reason: Reason | None
+    detail: str  # for people: what went wrong; empty unless the verdict is ERROR
+    region: str | None
+    score: float | None
+    threshold: float | None
+    score_normalized: float | None
+    regions: tuple[ListedRegion, ...]
+    timings_ms: Timings
+    bundle: str  # digest
+    artefact: str
+    scored: FrameScore | None = field(repr=False)  # for maps on demand
+
+
+class Inspector:
+    """A sealed bundle that inspects frames: one at a time, every frame gets an Inspection, none an exception."""
+
+    def __init__(self, scorer: Scorer, artefact: ArtefactSpec, digest: str) -> None:
+        """Join a scorer with the thresholds of its artefact; `Inspector.open` does so from a bundle file.
+
+        Args:
+            scorer: the artefact's scorer.
+            artefact: whose thresholds decide.
+            digest: of the bundle, repeated in every Inspection.
+        """
+        self.scorer = scorer
+        self.artefact = artefact
+        self.digest = digest
+
+    @classmethod
+    def open(
+        cls, path: str | Path, *, artefact: str | None = None, threads: int | None = None, cache_dir: Path | None = None
+    ) -> "Inspector":
+        """Verify and load a bundle; see `edge_runtime.bundle.load.load` for the steps and what they raise."""
+        bundle = load(Path(path), artefact=artefact, threads=threads, cache_dir=cache_dir)
+        return cls(bundle.scorer, bundle.artefact, bundle.digest)
+
+    def inspect(self, frame: Frame | NDArray[np.uint8 | np.uint16]) -> Inspection:
+        """Inspect one frame.
+
+        Args:
+            frame: a `Frame`, or pixels (H, W) or (H, W, 3) in the bundle's own format (colour as RGB).
+
+        Returns:
+            An Inspection; whatever fails is verdict ERROR with a reason.
+        """
+        return self._inspect(lambda: self._framed(frame), decode_ms=0.0)
+
+    def inspect_file(self, path: Path) -> Inspection:
+        """Decode and inspect one image file; a file that cannot be read is verdict ERROR, reason BAD_IMAGE."""
+        return self._inspect(lambda: read_image(path), decode_ms=None)
+
+    def frame_map(self, inspection: Inspection) -> Map | None:
+        """(H, W) float32 raw anomaly map of the frame, NaN where nothing is inspected; None after an ERROR."""
+        return None if inspection.scored is None else self.scorer.frame_map(inspection.scored)
+
+    @property
+    def display_range(self) -> tuple[float, float]:
+        """Raw map values at the lower and upper end of the heatmap's colours, the same for all images."""
+        shown = list(self.artefact.thresholds.values())
+        return min(part.display_low for part in shown), max(part.display_high for part in shown)
+
+    def overlay(self, frame: Frame, inspection: Inspection) -> NDArray[np.uint8] | None:
+        """(H, W, 3) RGB picture of the frame under its heatmap; None after an ERROR."""
+        frame_map = self.frame_map(inspection)
+        if frame_map is None:
+            return None
+        low, high = self.display_range
+        return overlay(frame, frame_map, low=low, high=high, regions=inspection.regions)
+
+    def defect_mask(self, inspection: Inspection) -> NDArray[np.uint8] | None:
+        """(H, W) uint8, 255 where a region's map is at or above its pixel threshold; None after an ERROR."""
+        if inspection.scored is None:
+            return None
+        size = self.scorer.recipe.geometry.frame.size
+        mask = np.zeros((size.height, size.width), dtype=np.uint8)
+        for part in inspection.scored.regions:
+            threshold = self.artefact.thresholds[part.name].pixel
+            region_map = self.scorer.region_map(part)
+            x, y = self.scorer.origin(part.name)
+            if threshold is not None:
+                window = mask[y : y + region_map.shape[0], x : x + region_map.shape[1]]
+                window[np.nan_to_num(region_map, nan=-np.inf) >= threshold] = 255
+        return mask
+
+    def _framed(self, frame: Frame | NDArray[np.uint8 | np.uint16]) -> Frame:
+        return frame if isinstance(frame, Frame) else Frame(frame, self.scorer.recipe.geometry.pixel_format)
+
+    def _inspect(self, get_frame: Callable[[], Frame], decode_ms: float | None) -> Inspection:
+        start = time.perf_counter()
+        try:
+            frame = get_frame()
+            if decode_ms is None:
+                decode_ms = (time.perf_counter() - start) * 1000
+            scored = self.scorer.score(frame)
+        except DataError as error:
+            return self._failed(Reason.BAD_IMAGE, error, start)
+        except EngineError as error:
+            return self._failed(Reason.ENGINE, error, start)
+        decisions = [decide(part.image_score, self._thresholds(part)) for part in scored.regions]
+        ranks = [threshold_relative(part.image_score, self._thresholds(part).reject) for part in scored.regions]
+        deciding = worst(decisions, ranks)
+        part, decision = scored.regions[deciding], decisions[deciding]
+        listed_from = time.perf_counter()
+        listed = self._listed(scored) if decision.verdict is not Verdict.ERROR else ()
+        now = time.perf_counter()
+        times = Timings(
+            decode=decode_ms,
+            preprocess=scored.times_ms.preprocess,
+            infer=scored.times_ms.infer,
+            postprocess=scored.times_ms.postprocess + (now - listed_from) * 1000,
+            total=(now - start) * 1000,
+        )
+        return self._answer(part, decision, listed, times, scored)
+
+    def _answer(
+        self,
+        part: RegionScore,
+        decision: Decision,
+        listed: tuple[ListedRegion, ...],
+        times: Timings,
+        scored: FrameScore,
+    ) -> Inspection:
+        threshold = self._thresholds(part).reject
+        finite = math.isfinite(part.image_score)
+        return Inspection(
+            verdict=decision.verdict,
+            reason=decision.reason,
+            detail="" if finite else f"region {part.name}: the engine gave a map that is not finite",
+            region=part.name,
+            score=part.image_score if finite else None,
+            threshold=threshold,
+            score_normalized=threshold_relative(part.image_score, threshold) if finite else None,
+            regions=listed,
+            timings_ms=times,
+            bundle=self.digest,
+            artefact=self.artefact.name,
+            scored=scored if finite else None,
+        )
+
+    def _failed(self, reason: Reason, error: Exception, start: float) -> Inspection:
+        return Inspection(
+            verdict=Verdict.ERROR,
+            reason=reason,
+            detail=str(error),
+            region=None,
+            score=None,
+            threshold=None,
+            score_normalized=None,
+            regions=(),
+            timings_ms=Timings(total=(time.perf_counter() - start) * 1000),
+            bundle=self.digest,
+            artefact=self.artefact.name,
+            scored=None,
+        )
+
+    def _thresholds(self, part: RegionScore) -> Thresholds:
+        return self.artefact.thresholds[part.name].image
+
+    def _listed(self, scored: FrameScore) -> tuple[ListedRegion, ...]:
+        smallest = self.scorer.recipe.map_policy.smallest_region_px
+        listed: list[ListedRegion] = []
+        for part in scored.regions:
+            threshold = self.artefact.thresholds[part.name].pixel
+            if threshold is None or self.scorer.valid_peak(part) < threshold:
+                continue
+            listed.extend(
+                list_regions(
+                    self.scorer.region_map(part),
+                    threshold,
+                    smallest_px=smallest,
+                    name=part.name,
+                    origin=self.scorer.origin(part.name),
+                )
+            )
+        return tuple(sorted(listed, key=lambda region: -region.peak))
+
+
+__all__ = ["Frame", "Inspection", "Inspector", "PixelFormat", "Timings"]

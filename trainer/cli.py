@@ -1,0 +1,132 @@
+"""Owns the commands `takt build` and `takt fit`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from calibration.cli import add_sealing, parse_precisions, report_sealed
+from calibration.policies import parse_policy
+from edge_runtime.cli import write_json
+from edge_runtime.commands.arguments import Parser, folder
+from edge_runtime.errors import ConfigError
+from trainer.config import BuildConfig, make_config
+
+_FIT_ONLY = {"dataset", "out", "config", "json", "report", "resume"}
+
+
+def build(arguments: Sequence[str]) -> int:
+    """Fit a model and seal it."""
+    parser = _parser("takt build", "From images of good parts to a sealed bundle.")
+    add_sealing(parser)
+    options = parser.parse_args(arguments)
+    config = _config(options)
+    if options.report is not None:
+        folder(options.report)  # before the fit, not after it
+    from trainer.building import build as build_bundle  # noqa: PLC0415 - torch takes seconds; faults of usage do not wait
+
+    sealed = build_bundle(config, options.dataset, options.out)
+    report_sealed(sealed, options.report, as_json=options.json)
+    return 0
+
+
+def fit(arguments: Sequence[str]) -> int:
+    """Fit a model; sealing comes later, perhaps elsewhere."""
+    parser = _parser("takt fit", "The part of build that needs torch and no inference engine.")
+    parser.add_argument("--json", action="store_true", default=False, help="one JSON object on stdout")
+    options = parser.parse_args(arguments)
+    config = _config(options)
+    from trainer.fitting import fit as fit_draft  # noqa: PLC0415
+
+    fit_draft(config, options.dataset, options.out)
+    if options.json:
+        write_json({"draft": str(options.out), "method": config.method, "seed": config.seed})
+    else:
+        sys.stdout.write(f"fitted {options.out}; next: takt seal {options.out} {options.dataset} --out NAME.takt\n")
+    return 0
+
+
+def _parser(prog: str, description: str) -> Parser:
+    parser = Parser(prog=prog, description=description, argument_default=argparse.SUPPRESS)
+    parser.add_argument("dataset", type=Path, help="MVTec tree, folder of good images, VisA folder, .toml or .csv")
+    parser.add_argument("--out", type=Path, required=True, help="the file to write")
+    parser.add_argument("--config", type=Path, default=None, help="build.toml: the same settings, and [[region]]s")
+    model = parser.add_argument_group("model")
+    model.add_argument("--product", help="the product's name; the data set's when left out")
+    model.add_argument("--method", help="patchcore (default) or padim")
+    model.add_argument("--backbone", help="a timm name (default resnet18.tv_in1k), or gabor, which needs no weights")
+    model.add_argument(
+        "--weights", metavar="FILE|random", help="weights file; random is for tests and cannot be sealed"
+    )
+    model.add_argument("--layers", type=_names, help="backbone layers, shallow first, such as layer2,layer3")
+    model.add_argument(
+        "--coreset", type=_coreset, metavar="SHARE|N", help="memory bank: share of the patches, or a number"
+    )
+    model.add_argument(
+        "--fit-memory", dest="fit_memory_mb", type=int, metavar="MB", help="patches held while selecting"
+    )
+    pixels = parser.add_argument_group("pixels")
+    pixels.add_argument("--size", type=_size, metavar="WxH", help="scale each region to one input (default 256x256)")
+    pixels.add_argument("--tile", type=int, metavar="N", help="cut each region into tiles of N sensor pixels instead")
+    pixels.add_argument("--halo", type=int, metavar="N", help="pixels seen around each tile (default 96)")
+    pixels.add_argument("--scale", type=float, metavar="S", help="scale the region before it is cut into tiles")
+    pixels.add_argument("--crop", type=_box, metavar="X1,Y1,X2,Y2", help="inspect this box only")
+    pixels.add_argument("--valid-area", metavar="MASK.png", help="inspect where this mask is above 0")
+    pixels.add_argument("--smallest-region", type=int, metavar="PX", help="do not list smaller regions (never decides)")
+    data = parser.add_argument_group("data")
+    data.add_argument("--holdout", type=float, help="share of the good images for thresholds (default 0.2)")
+    data.add_argument("--validation", type=float, help="share for constants inside the graph, where a method has some")
+    data.add_argument("--calibration-split", type=float, help="share of the test tree that sets thresholds too")
+    data.add_argument("--limit", type=int, metavar="N", help="a seeded sample of so many images of each split")
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", choices=["auto", "cpu", "cuda"])
+    machine.add_argument("--seed", type=int)
+    machine.add_argument("--batch", type=int, help="tiles in a batch while fitting")
+    machine.add_argument("--workers", type=int, help="threads that read images ahead")
+    machine.add_argument("--resume", action="store_true", help="go on where a fit was broken off, where a method can")
+    return parser
+
+
+def _config(options: argparse.Namespace) -> BuildConfig:
+    given: dict[str, Any] = {key: value for key, value in vars(options).items() if key not in _FIT_ONLY}
+    if "precision" in given:
+        given["precision"] = [precision.value for precision in parse_precisions(given["precision"])]
+    config = make_config(given, options.config)
+    if config.policy is not None:
+        parse_policy(config.policy)
+    if getattr(options, "resume", False):
+        message = f"--resume: {config.method} is fitted in one pass and has nothing to go on with: leave the flag out"
+        raise ConfigError(message)
+    return config
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+def _size(text: str) -> list[int]:
+    return _integers(text.lower().replace("x", ","), 2, "WxH")
+
+
+def _box(text: str) -> list[int]:
+    return _integers(text, 4, "X1,Y1,X2,Y2")
+
+
+def _integers(text: str, count: int, form: str) -> list[int]:
+    try:
+        numbers = [int(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) != count:
+        message = f"{text!r} is not of the form {form}"
+        raise argparse.ArgumentTypeError(message)
+    return numbers
+
+
+def _coreset(text: str) -> float | int:
+    try:
+        return int(text) if text.isdigit() else float(text)
+    except ValueError as error:
+        message = f"{text!r} is neither a share such as 0.01 nor a number of patches"
+        raise argparse.ArgumentTypeError(message) from error

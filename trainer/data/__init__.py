@@ -1,0 +1,1 @@
+"""From image files to the tiles that a method is fitted to."""

@@ -1,0 +1,1 @@
+"""The methods: one algorithm per file, each fitted on good images only."""

@@ -1,0 +1,108 @@
+"""Owns what a method is to the rest of the trainer."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.errors import DataError
+from trainer.backbones import Features
+
+
+@dataclass(frozen=True, slots=True)
+class TileBatch:
+    """Tiles to train on, with the cells that count.
+
+    `tiles` is (B, H, W, C) of integers on the training device; `kept` is (B, h, w) bool at the features' grid, false
+    for cells of the halo, beyond the plane, or outside the valid area.
+    """
+
+    tiles: Tensor
+    kept: Tensor
+
+
+class TrainingTiles(Protocol):
+    """Tiles of the fit share: may be iterated again and again, always in the same order."""
+
+    def __iter__(self) -> Iterator[TileBatch]:
+        """Batches, the last one perhaps smaller."""
+
+    @property
+    def cells(self) -> int:
+        """How many cells count, over all tiles."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of a tile's feature grid."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitSettings:
+    """What the user may set about a fit, for all methods."""
+
+    seed: int
+    coreset: float | int | None = None  # share below or at 1, or a number of patches
+    buffer_bytes: int = 2 * 1024**3  # what a streaming selection may hold
+
+
+class Method(Protocol):
+    """One algorithm: how it is fitted and what the runtime must know of it."""
+
+    @property
+    def name(self) -> str:
+        """What `--method` calls it."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Layers of a residual network and of gabor that it uses unless told otherwise."""
+
+    @property
+    def position_bound(self) -> bool:
+        """Whether its statistics belong to places of the plane."""
+
+    @property
+    def image_score(self) -> ImageScoreRule:
+        """Where the image score comes from."""
+
+    @property
+    def sigma(self) -> float:
+        """Gaussian smoothing of the map, in plane pixels."""
+
+    @property
+    def settings(self) -> frozenset[str]:
+        """Flags that it can use beside those that all methods share."""
+
+    def predict_bytes(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> int:
+        """Memory that the fit will need beyond the network's own."""
+
+    def fit(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> nn.Module:
+        """Fit on good images only; the module's `forward` is the exported graph.
+
+        Raises:
+            DataError: the images cannot be fitted to, all black for instance.
+        """
+
+
+def check_varies(variance: float, what: str) -> None:
+    """Refuse data without any variation: a model of it would reject or accept at random.
+
+    Raises:
+        DataError: the variance is 0 or not finite.
+    """
+    if not variance > 0.0 or variance == float("inf"):
+        message = f"the good images do not vary ({what} has variance {variance:g}): all black, or all one image? check the camera"
+        raise DataError(message)
+
+
+def first(batches: Iterable[TileBatch]) -> TileBatch:
+    """The first batch.
+
+    Raises:
+        DataError: there is none.
+    """
+    for batch in batches:
+        return batch
+    message = "no tile to fit to: the valid area leaves nothing"
+    raise DataError(message)

@@ -1,0 +1,101 @@
+"""PatchCore: distance from each patch to its nearest good patch.
+
+Roth et al., CVPR 2022, arXiv:2106.08265.
+
+Departures. The distance is computed in two steps: the nearest patch is found with a matrix product, then its distance
+is computed from the difference itself, because |x|^2 + |c|^2 - 2xc cancels near zero, and all the more in low precision.
+The image score is the maximum of the smoothed map and not the re-weighted maximum of the raw one: see
+docs/methods.md for the figures of both.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from edge_runtime.bundle.manifest import ImageScoreRule
+from trainer.backbones import Features
+from trainer.models.coreset import PROJECTED, StreamingCoreset
+from trainer.models.method import FitSettings, TrainingTiles, check_varies
+from trainer.progress import counter
+
+DEFAULT_CORESET = 0.02
+MAX_BANK = 20_000  # patches; a larger bank makes every inspection slower for little
+
+
+class PatchCore(nn.Module):
+    """Tiles to raw anomaly maps; `forward` is exactly the exported graph."""
+
+    bank: Tensor
+    half_norms: Tensor
+    centre: Tensor
+
+    def __init__(self, features: Features, bank: Tensor) -> None:
+        """Take a fitted bank (N, D) of good patches."""
+        super().__init__()
+        self.features = features
+        centre = bank.mean(dim=0)
+        self.register_buffer("centre", centre)  # distances stay the same, norms become small
+        self.register_buffer("bank", bank - centre)
+        self.register_buffer("half_norms", 0.5 * self.bank.square().sum(dim=1))
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(B, H, W, C) integers -> (B, h, w) raw L2 distance."""
+        patches = embed(self.features(tiles))  # (B, D, h, w)
+        batch, channels, height, width = patches.shape
+        flat = patches.permute(0, 2, 3, 1).reshape(-1, channels) - self.centre
+        nearest = (flat @ self.bank.T - self.half_norms).argmax(dim=1)  # largest xc - |c|^2 / 2 is the nearest c
+        distance = (flat - self.bank[nearest]).square().sum(dim=1).sqrt()
+        return distance.reshape(batch, height, width)
+
+
+def embed(maps: list[Tensor]) -> Tensor:
+    """Average each layer over 3x3 neighbours and join all at the first layer's grid: (B, sum D_i, h, w)."""
+    pooled = [functional.avg_pool2d(layer, kernel_size=3, stride=1, padding=1) for layer in maps]
+    grid = pooled[0].shape[-2:]
+    return torch.cat(
+        [pooled[0]] + [functional.interpolate(p, size=grid, mode="bilinear", align_corners=False) for p in pooled[1:]],
+        dim=1,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class PatchCoreMethod:
+    """PatchCore as the trainer's registry knows it."""
+
+    name: str = "patchcore"
+    layers: tuple[str, ...] = ("layer2", "layer3")
+    position_bound: bool = False
+    image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
+    sigma: float = 4.0
+    settings: frozenset[str] = frozenset({"coreset"})
+
+    def predict_bytes(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> int:
+        """The patches held for selection (twice while they are thinned) and the bank."""
+        patch = 4 * (sum(features.channels) + min(PROJECTED, sum(features.channels)))
+        held = min(tiles.cells * patch, settings.buffer_bytes)
+        return 2 * held + bank_size(tiles.cells, settings.coreset) * patch
+
+    def fit(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> PatchCore:
+        """Gather the patches of good tiles and keep a coreset of them."""
+        device = features.mean.device
+        channels = sum(features.channels)
+        cap = settings.buffer_bytes // (4 * (channels + min(PROJECTED, channels)))
+        coreset = StreamingCoreset(channels, cap=cap, seed=settings.seed, device=device)
+        with torch.inference_mode():
+            for batch in tiles:
+                patches = embed(features(batch.tiles)).permute(0, 2, 3, 1)
+                coreset.add(patches[batch.kept])
+            count = bank_size(coreset.seen, settings.coreset)
+            with counter(count, "coreset") as advance:
+                bank = coreset.select(count, on_pick=advance)
+        check_varies(float(bank.var(dim=0).sum()) if len(bank) > 1 else 0.0, "the memory bank")
+        return PatchCore(features, bank.clone())
+
+
+def bank_size(patches: int, coreset: float | None) -> int:
+    """Patches to keep: a share of those seen, or a number, 20,000 at most."""
+    asked = DEFAULT_CORESET if coreset is None else coreset
+    wanted = round(asked * patches) if isinstance(asked, float) else asked
+    return max(1, min(wanted, patches, MAX_BANK))

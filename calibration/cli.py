@@ -14,7 +14,7 @@ from calibration.recalibration import calibrate as calibrate_bundle
 from calibration.sealing import Sealed
 from calibration.sealing import seal as seal_draft
 from edge_runtime.cli import write_json
-from edge_runtime.commands.arguments import Parser, folder
+from edge_runtime.commands.arguments import Parser, folder, positive
 from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError
 from edge_runtime.inspector import Inspector
@@ -27,7 +27,7 @@ def seal(arguments: Sequence[str]) -> int:
     parser.add_argument("dataset", type=Path, help="the data set that it was fitted to")
     parser.add_argument("--out", type=Path, required=True, help="the bundle to write")
     add_sealing(parser)
-    parser.add_argument("--limit", type=int, help="the --limit that the draft was fitted with")
+    parser.add_argument("--limit", type=positive, help="the --limit that the draft was fitted with")
     parser.add_argument("--seed", type=int, default=0, help="the --seed that the draft was fitted with")
     options = parser.parse_args(arguments)
     sealed = seal_draft(
@@ -55,7 +55,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--full-masks", action="store_true", help="a defective image without a mask is defective all over"
     )
-    parser.add_argument("--limit", type=int, help="a seeded sample of so many images of each split")
+    parser.add_argument("--limit", type=positive, help="a seeded sample of so many images of each split")
     parser.add_argument("--seed", type=int, default=0, help="of that sample")
     parser.add_argument("--report", metavar="DIR", help="write an HTML report and a CSV table")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
@@ -79,7 +79,7 @@ def calibrate(arguments: Sequence[str]) -> int:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the bundle to write")
     parser.add_argument("--policy", help="how thresholds are set, such as conformal:0.01")
-    parser.add_argument("--limit", type=int, help="a seeded sample of so many images of each split")
+    parser.add_argument("--limit", type=positive, help="a seeded sample of so many images of each split")
     parser.add_argument("--seed", type=int, default=0, help="of that sample")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args(arguments)

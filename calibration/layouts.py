@@ -92,10 +92,15 @@ def images(folder: Path) -> list[Path]:
     return sorted(path for path in found if path.is_file())
 
 
+def _folders(tree: Path) -> list[Path]:
+    """Folders directly in a folder, hidden ones (thumbnails, checkpoints) left out."""
+    found = tree.iterdir() if tree.is_dir() else ()
+    return sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
+
+
 def _read_mvtec(root: Path) -> Iterator[_Entry]:
     for split in Split:
-        tree = root / split
-        for folder in sorted(path for path in tree.iterdir() if path.is_dir()) if tree.is_dir() else []:
+        for folder in _folders(root / split):
             label = _folder_label(folder.name)
             for path in images(folder):
                 mask = _mask_for(path, root / "ground_truth" / folder.name) if label is Label.DEFECTIVE else None
@@ -116,6 +121,8 @@ def _read_good(root: Path) -> Iterator[_Entry]:
     folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir())]
     for folder in folders:
         stratum = folder.relative_to(root).as_posix()
+        if any(part.startswith(".") for part in folder.relative_to(root).parts):
+            continue  # thumbnails, checkpoints
         label = Label.UNKNOWN if folder.name.lower() == _UNKNOWN_FOLDER else Label.GOOD
         for path in images(folder):
             yield _Entry(path, label, Split.TRAIN, stratum, None)
@@ -145,6 +152,10 @@ def _read_toml(file: Path) -> Iterator[_Entry]:
         raise DataError(message) from error
     if listed.masks and len(listed.masks) != len(listed.defective):
         message = f"{file}: {len(listed.masks)} mask folders for {len(listed.defective)} defective folders: one each, in order"
+        raise DataError(message)
+    missing = [name for name in listed.masks if not (file.parent / name).is_dir()]
+    if missing:
+        message = f"{file}: mask folder {missing[0]!r} does not exist"
         raise DataError(message)
     masks: list[Path | None] = [file.parent / mask for mask in listed.masks]
     masks = masks or [None] * len(listed.defective)
@@ -188,11 +199,11 @@ def _read_csv(file: Path) -> Iterator[_Entry]:
             label = Label(row["label"].strip().lower())
             default = Split.TRAIN if label is Label.GOOD else Split.TEST
             split = Split((row.get("split") or default).strip().lower())
+            path = file.parent / row["path"].strip()
         except (ValueError, AttributeError) as error:
             message = f"{file}: line {number}: {error}; label is good, defective or unknown, split train or test"
             raise DataError(message) from error
         mask = (row.get("mask") or "").strip()
-        path = file.parent / row["path"].strip()
         yield _Entry(path, label, split, f"{split}/{label}", file.parent / mask if mask else None)
 
 
@@ -212,6 +223,10 @@ def _visa_split(root: Path) -> dict[str, Split]:
     file = root.parent / "split_csv" / "1cls.csv"
     if not file.is_file():
         return {}
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = [row for row in csv.DictReader(lines) if row.get("object") == root.name]
-    return {row["image"].removeprefix(f"{root.name}/"): Split(row["split"]) for row in rows}
+    try:
+        with file.open(newline="", encoding="utf-8") as lines:
+            rows = [row for row in csv.DictReader(lines) if row.get("object") == root.name]
+        return {row["image"].removeprefix(f"{root.name}/"): Split(row["split"]) for row in rows}
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        message = f"{file}: is not VisA's list of object, split, label, image, mask ({error}): restore it or remove it"
+        raise DataError(message) from error

@@ -130,9 +130,9 @@ class PixelHistogram:
         used = np.flatnonzero(self._good + self._defective)[::-1]
         overlap = np.concatenate([[0.0], np.cumsum(self._overlap[used]) / self._defects])
         rate = np.concatenate([[0.0], counted.false_positive_rate])
-        inside = rate < AUPRO_LIMIT
-        at_limit = float(np.interp(AUPRO_LIMIT, rate, overlap))
-        area = np.trapezoid(np.append(overlap[inside], at_limit), np.append(rate[inside], AUPRO_LIMIT))
+        reached = int(np.searchsorted(rate, AUPRO_LIMIT))  # what the overlap gains at the limit itself lies beyond it
+        at_limit = float(np.interp(AUPRO_LIMIT, rate[: reached + 1], overlap[: reached + 1]))
+        area = np.trapezoid(np.append(overlap[:reached], at_limit), np.append(rate[:reached], AUPRO_LIMIT))
         return float(area) / AUPRO_LIMIT
 
     def _bins(self, scores: NDArray[np.float32]) -> NDArray[np.intp]:

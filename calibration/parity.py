@@ -93,9 +93,9 @@ def measure(
         precision=precision,
         scores=tuple(ParityScore(r.frame, r.variant, r.region, r.score, score) for r, (score, _) in pairs),
         map_range=value_range(np.array([low, high], dtype=np.float32)),
-        map_max_abs=max(map_errors),
+        map_max_abs=float(np.max(map_errors)),  # unlike max(), keeps a NaN wherever it stands
         score_range=value_range(scores.astype(np.float32)),
-        score_max_abs=max(score_errors),
+        score_max_abs=float(np.max(score_errors)),
         worst=f"{worst.frame} ({worst.variant}), region {worst.region}",
     )
 

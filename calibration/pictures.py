@@ -1,10 +1,10 @@
 """Owns the maps and masks that `takt evaluate` writes beside its figures."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from calibration.evaluation import Evaluation, Judged
-from calibration.samples import Label
+from calibration.samples import Label, Sample
 from edge_runtime.bundle.store import array_bytes
 from edge_runtime.commands.arguments import write_bytes
 from edge_runtime.decision import Verdict
@@ -24,13 +24,26 @@ def write_pictures(found: Evaluation, inspector: Inspector, outputs: Mapping[str
     Raises:
         ConfigError: a file cannot be written.
     """
+    taken: set[Path] = set()
     for judged in found.judged if outputs else ():
         if only_wrong and not is_wrong(judged):
             continue
         inspection = inspector.inspect_file(judged.sample.path)
         frame_map, mask = inspector.frame_map(inspection), inspector.defect_mask(inspection)
-        name = Path(judged.sample.folder) / judged.sample.path.stem
+        name = _place(judged.sample, taken)
         if frame_map is not None and "maps" in outputs:
-            write_bytes(outputs["maps"] / name.with_suffix(".npy"), array_bytes(frame_map))
+            write_bytes(outputs["maps"] / f"{name}.npy", array_bytes(frame_map))
         if mask is not None and "masks" in outputs:
-            write_bytes(outputs["masks"] / name.with_suffix(".png"), encode_png(mask))
+            write_bytes(outputs["masks"] / f"{name}.png", encode_png(mask))
+
+
+def _place(sample: Sample, taken: set[Path]) -> Path:
+    """Where an image's files go, without suffix: under its own folder, unique, never outside the output."""
+    folder = PurePath(sample.folder)  # as a list names it: perhaps absolute, perhaps with `..`
+    inside = Path(*(part for part in folder.parts if part not in {folder.anchor, ".."}))
+    name, number = inside / sample.path.stem, 1
+    while name in taken:
+        number += 1
+        name = inside / f"{sample.path.stem}-{number}"
+    taken.add(name)
+    return name

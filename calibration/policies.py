@@ -23,9 +23,8 @@ class Policy:
 
     def __str__(self) -> str:
         """The specification that parses back to this policy."""
-        return (
-            ":".join([self.name, ",".join(f"{value:g}" for value in self.arguments)]) if self.arguments else self.name
-        )
+        numbers = [repr(value).removesuffix(".0") for value in self.arguments]  # all digits: what was set stands there
+        return ":".join([self.name, ",".join(numbers)]) if numbers else self.name
 
     @property
     def uses_defective(self) -> bool:
@@ -50,7 +49,7 @@ _ARGUMENTS: dict[str, tuple[tuple[str, Callable[[float], bool]], ...]] = {
     "manual": (("RAW, a finite number", math.isfinite),),
     "quantile": (("Q, above 0 and up to 1", lambda value: 0 < value <= 1),),
     "sigma": (("K, 0 or more", lambda value: 0 <= value < math.inf),),
-    "conformal": (("ALPHA, between 0 and 1", lambda value: 0 < value < 1),),
+    "conformal": (("ALPHA, between 0 and 1", lambda value: 0 < value < 1 and math.isfinite(1 / value)),),
     "cost": (
         ("ESCAPE, above 0", lambda value: 0 < value < math.inf),
         ("REJECT, above 0", lambda value: 0 < value < math.inf),

@@ -1,6 +1,7 @@
 """Owns `takt calibrate`: new thresholds for a sealed bundle, in a new bundle. Needs no torch and no trainer."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from calibration.evaluation import evaluate
@@ -69,6 +70,7 @@ def calibrate(
     renewed = renewed.model_copy(update={"report": REPORT if REPORT in members else None})
     digest = write(out, renewed, members, MANIFEST)
     inspector = Inspector(scorer, specs[0], digest)
+    evaluation = None if evaluation is None else replace(evaluation, bundle=digest)
     return Sealed(
         path=out, digest=digest, manifest=renewed, evaluation=evaluation, inspector=inspector, n_left_out=left_out
     )

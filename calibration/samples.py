@@ -132,17 +132,26 @@ def sample_limit(samples: Sequence[Sample], limit: int, seed: int) -> tuple[Samp
     chosen: set[str] = set()
     for split in Split:
         part = [sample for sample in samples if sample.split is split]
-        chosen |= {sample.name for sample in part} if len(part) <= limit else _proportional(part, limit, seed)
+        chosen |= (
+            {sample.name for sample in part} if len(part) <= limit else _proportional(part, limit, seed, every=True)
+        )
     return tuple(sample for sample in samples if sample.name in chosen)
 
 
-def _proportional(samples: Sequence[Sample], count: int, seed: int) -> set[str]:
-    """Names of `count` samples: shuffled in their folders, then every folder's share spread evenly over the order."""
-    ranked: list[tuple[float, str, str]] = []
-    for folder, members in by_folder(samples).items():
+def _proportional(samples: Sequence[Sample], count: int, seed: int, *, every: bool = False) -> set[str]:
+    """Names of `count` samples: shuffled in their folders, then every folder's share spread evenly over the order.
+
+    With `every`, one of each folder comes first where there are no more folders than `count`.
+    """
+    ranked: list[tuple[bool, float, str, str]] = []
+    folders = by_folder(samples)
+    one_each = every and len(folders) <= count
+    for folder, members in folders.items():
         order = shuffled(members, seed)
-        ranked.extend(((rank + 0.5) / len(order), folder, member.name) for rank, member in enumerate(order))
-    return {name for _, _, name in sorted(ranked)[:count]}
+        ranked.extend(
+            (one_each and rank > 0, (rank + 0.5) / len(order), folder, member.name) for rank, member in enumerate(order)
+        )
+    return {name for *_, name in sorted(ranked)[:count]}
 
 
 def by_folder(samples: Iterable[Sample]) -> dict[str, list[Sample]]:

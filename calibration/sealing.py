@@ -14,7 +14,7 @@ import logging
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -88,6 +88,7 @@ def seal(
     precisions: Sequence[Precision] = (Precision.F32,),
     full_masks: bool = False,
     threads: int | None = None,
+    with_report: bool = True,
 ) -> Sealed:
     """Seal a draft; the module's docstring lists the steps.
 
@@ -99,6 +100,7 @@ def seal(
         precisions: of the OpenVINO artefacts, the default artefact first.
         full_masks: see `evaluate`.
         threads: CPU threads of one inference.
+        with_report: draw the report that goes into the bundle.
 
     Raises:
         BundleError: the draft cannot be used, or the bundle cannot be written.
@@ -118,7 +120,7 @@ def seal(
     golden, golden_members = golden_frames(parity.kept, {c.name: c.scorer for c in candidates})
     inspector = Inspector(candidates[0].scorer, specs[0], digest="")
     evaluation = evaluate(inspector, dataset, full_masks=full_masks) if dataset.has_test_tree else None
-    members |= golden_members | draft.members | report_member(evaluation, inspector)
+    members |= golden_members | draft.members | report_member(evaluation if with_report else None, inspector)
     manifest = Manifest(
         format_version=1,
         **recipe_fields(draft.manifest),
@@ -133,6 +135,7 @@ def seal(
     )
     digest = write(out, manifest, members, MANIFEST)
     inspector = Inspector(candidates[0].scorer, specs[0], digest)
+    evaluation = None if evaluation is None else replace(evaluation, bundle=digest)
     return Sealed(path=out, digest=digest, manifest=manifest, evaluation=evaluation, inspector=inspector)
 
 

@@ -15,6 +15,7 @@ EXIT_UNEXPECTED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
+_OWN = {"edge_runtime", "calibration", "trainer"}
 _EXTRAS = {"build": "trainer", "fit": "trainer", "demo": "trainer", "bench": "trainer"}
 _SUMMARIES = {
     "build": "fit a model to images of good parts and seal it into a bundle",
@@ -43,8 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     _quieten()
     try:
-        command = _load(commands, argv[0])
-        return command(argv[1:])
+        return _run(commands, argv[0], argv[1:])
     except TaktError as error:
         sys.stderr.write(f"takt {argv[0]}: {error}\n")
         return error.exit_code
@@ -62,17 +62,19 @@ def write_json(value: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def _load(commands: dict[str, EntryPoint], name: str) -> Callable[[list[str]], int]:
+def _run(commands: dict[str, EntryPoint], name: str, arguments: list[str]) -> int:
     if name not in commands:
         message = f"no such command; there are {', '.join(sorted(commands, key=_order))}"
         raise ConfigError(message)
     try:
         command: Callable[[list[str]], int] = commands[name].load()
+        return command(arguments)  # commands import what is slow only when they know that they need it
     except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in _OWN:
+            raise  # a fault of ours, which no extra cures
         extra = _EXTRAS.get(name, "calibration")
         message = f"needs {error.name}, which is not installed: pip install 'takt-inspect[{extra}]'"
         raise ConfigError(message) from error
-    return command
 
 
 def _help(names: list[str]) -> str:

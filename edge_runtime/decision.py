@@ -54,8 +54,10 @@ class Thresholds:
         if not math.isfinite(self.reject):
             message = f"reject threshold is {self.reject}, expected a finite number"
             raise ValueError(message)
-        if self.review is not None and not self.review <= self.reject:  # also catches NaN
-            message = f"review threshold {self.review} is not at or below the reject threshold {self.reject}"
+        if self.review is not None and not -math.inf < self.review <= self.reject:  # also catches NaN
+            message = (
+                f"review threshold {self.review} is not a finite number at or below the reject threshold {self.reject}"
+            )
             raise ValueError(message)
 
 

@@ -1,6 +1,7 @@
 """What all tests share: where real images are, and that none is skipped where they are at hand."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,30 @@ def _folder(name: str) -> Path:
     if not os.environ.get(name):
         pytest.skip(f"needs real files: set {name} to their folder")
     return Path(os.environ[name])
+
+
+@dataclass(frozen=True, slots=True)
+class Small:
+    """A small generated data set with the draft and the bundle made of it, built once a run."""
+
+    dataset: Path
+    draft: Path
+    bundle: Path
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    """PatchCore on `gabor` over 96x96 frames of the generated part: seconds to make, real in every step."""
+    from calibration.layouts import open_dataset  # noqa: PLC0415 - only tests that need it pay for torch
+    from calibration.sealing import seal  # noqa: PLC0415
+    from trainer.config import make_config  # noqa: PLC0415
+    from trainer.demo.product import write_dataset  # noqa: PLC0415
+    from trainer.fitting import fit  # noqa: PLC0415
+
+    folder = tmp_path_factory.mktemp("small")
+    dataset, draft, bundle = folder / "flange", folder / "flange.draft", folder / "flange.takt"
+    write_dataset(dataset, seed=1, train=24, test_good=6, per_defect=1, width=96, height=96)
+    flags = {"backbone": "gabor", "size": [96, 96], "coreset": 200, "holdout": 0.4, "workers": 0}
+    fit(make_config(flags, None), dataset, draft)
+    seal(draft, open_dataset(dataset), bundle)
+    return Small(dataset=dataset, draft=draft, bundle=bundle)

@@ -9,7 +9,7 @@ from trainer.config import BuildConfig
 from trainer.fitting import check_writable, fit
 
 
-def build(config: BuildConfig, dataset: Path, out: Path) -> Sealed:
+def build(config: BuildConfig, dataset: Path, out: Path, *, with_report: bool = True) -> Sealed:
     """Fit a model to a data set and seal it into a bundle.
 
     Raises:
@@ -20,4 +20,12 @@ def build(config: BuildConfig, dataset: Path, out: Path) -> Sealed:
     with tempfile.TemporaryDirectory(prefix="takt-build-") as folder:
         draft = Path(folder) / "model.draft"
         opened = fit(config, dataset, draft)
-        return seal(draft, opened, out, policy=policy, precisions=config.precision, full_masks=config.full_masks)
+        return seal(
+            draft,
+            opened,
+            out,
+            policy=policy,
+            precisions=config.precision,
+            full_masks=config.full_masks,
+            with_report=with_report,
+        )

@@ -45,7 +45,7 @@ class BuildConfig(BaseModel):
     halo: Annotated[int, Field(ge=0)] | None = None
     scale: Annotated[float, Field(gt=0, le=4)] | None = None
     crop: Box | None = None
-    valid_area: str | None = None
+    valid_area: str | None = None  # as a flag from here, in build.toml from beside it
     region: tuple[RegionConfig, ...] = ()
     smallest_region: Annotated[int, Field(ge=0)] = 0
     precision: tuple[Precision, ...] = (Precision.F32,)
@@ -73,6 +73,13 @@ class BuildConfig(BaseModel):
         if self.region and (self.crop is not None or self.valid_area is not None):
             message = "regions have crops and masks of their own: leave --crop and --valid-area out"
             raise ValueError(message)
+        names = [region.name for region in self.region]
+        if len(set(names)) != len(names):
+            message = f"region names {', '.join(names)} are not unique: results and thresholds go by them"
+            raise ValueError(message)
+        if len(set(self.precision)) != len(self.precision):
+            message = "--precision: give each once"
+            raise ValueError(message)
         if Precision.F32 not in self.precision:
             message = "--precision needs f32, which the others are held against: f32,bf16"
             raise ValueError(message)
@@ -93,7 +100,7 @@ def make_config(flags: dict[str, Any], file: Path | None) -> BuildConfig:
     values |= flags
     try:
         # by way of JSON, whose rules strict validation relaxes just so far: lists are tuples, names are enums
-        return BuildConfig.model_validate_json(json.dumps(values))
+        return BuildConfig.model_validate_json(json.dumps(values, default=str))  # a date is text: of the wrong kind
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
@@ -107,8 +114,9 @@ def _read(file: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         message = f"--config {file}: cannot be read ({error})"
         raise ConfigError(message) from error
-    for region in values.get("region", []):
-        mask = region.get("valid_area") if isinstance(region, dict) else None
+    regions = values.get("region", [])
+    for table in (values, *(regions if isinstance(regions, list) else ())):
+        mask = table.get("valid_area") if isinstance(table, dict) else None
         if isinstance(mask, str):
-            region["valid_area"] = str(file.parent / mask)
+            table["valid_area"] = str(file.parent / mask)
     return values

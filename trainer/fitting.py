@@ -4,7 +4,6 @@ data set -> splits -> survey -> geometry and tiling -> backbone -> memory check 
 """
 
 import logging
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -37,7 +36,7 @@ from edge_runtime.imaging.frames import decode_png
 from edge_runtime.scorer import Scorer
 from trainer.backbones import Features, load_features
 from trainer.backbones.features import PixelSpec
-from trainer.backbones.weights import ENVIRONMENT
+from trainer.backbones.weights import weights_folder
 from trainer.config import BuildConfig
 from trainer.data.splits import Splits, split
 from trainer.data.tiles import FrameTiles
@@ -161,13 +160,12 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
 
 
 def _features(config: BuildConfig, method: Method, found: FrameSurvey) -> Features:
-    folder = os.environ.get(ENVIRONMENT)
     return load_features(
         config.backbone,
         config.layers or method.layers,
         weights=config.weights,
         pixels=PixelSpec(channels=found.pixel_format.channels, bit_depth=found.bit_depth),
-        weights_dir=Path(folder) if folder else None,
+        weights_dir=weights_folder(),
     )
 
 

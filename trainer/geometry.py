@@ -31,15 +31,21 @@ def survey(samples: Sequence[Sample]) -> FrameSurvey:
     """Look at every image of the fit share once.
 
     Raises:
-        DataError: one cannot be read, or they differ in size or depth.
+        DataError: one cannot be read, they differ in size or depth, or none of them shows anything.
     """
     first = read_image(samples[0].path)
-    colour, peak = first.format.channels > 1, 0
+    colour, peak, varies = first.format.channels > 1, 0, False
     for sample in samples:
         frame = first if sample is samples[0] else read_image(sample.path)
         _check_alike(frame, first, sample, samples[0])
         colour = colour or frame.format.channels > 1
         peak = max(peak, int(frame.pixels.max()))
+        varies = varies or int(frame.pixels.min()) < int(frame.pixels.max())
+    if not varies:  # a network's borders would make even black images differ from place to place
+        message = (
+            f"the good images do not vary: each of {len(samples)} is of one value, such as black; check the camera"
+        )
+        raise DataError(message)
     wide = first.format.dtype == np.uint16
     if colour:
         pixel_format = PixelFormat.RGB16 if wide else PixelFormat.RGB8

@@ -5,6 +5,7 @@ extra fields, one fixed timestamp, members one after the other from offset 0, th
 record. Whatever a zip trick would need (a gap, a second directory, a name that leaves the folder) is not of that form.
 """
 
+import contextlib
 import mmap
 import os
 import re
@@ -18,6 +19,7 @@ from edge_runtime.errors import BundleError
 
 MAX_MEMBERS = 4096
 MAX_BYTES = 4_000_000_000  # below the limit of the zip form without its 64-bit extension
+MAX_NAME = 255  # characters, what common file systems take
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _LOCAL = struct.Struct("<IHHHHHIIIHH")
@@ -108,11 +110,12 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
-            directory, offset = [], 0
+            directory, offset, total = [], 0, _END.size
             for name, data in members.items():
                 crc = zlib.crc32(data)
                 header = _local_header(name, crc, len(data))
-                if offset + len(header) + len(data) > MAX_BYTES:
+                total += len(header) + len(data) + _CENTRAL.size + len(name)
+                if total > MAX_BYTES:  # the reader counts the directory too
                     message = f"{path}: more than {MAX_BYTES} bytes at member {name!r}: use a smaller model"
                     raise BundleError(message)
                 file.write(header)
@@ -129,7 +132,10 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
         message = f"{path}: cannot be written ({error.strerror or error}): free space or choose another folder"
         raise BundleError(message) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(
+            OSError
+        ):  # where nothing could be made (below a file), nothing is left; keep the first fault
+            temporary.unlink()
 
 
 def _sync_folder(folder: Path) -> None:
@@ -143,9 +149,11 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _check_names(names: list[str], path: str) -> None:
-    bad = [name for name in names if not _NAME.fullmatch(name)]
+    bad = [name for name in names if len(name) > MAX_NAME or not _NAME.fullmatch(name)]
     if bad:
-        message = f"{path}: member name {bad[0]!r} is not a plain relative path"
+        message = (
+            f"{path}: member name {bad[0][:MAX_NAME]!r} is not a plain relative path of at most {MAX_NAME} characters"
+        )
         raise BundleError(message)
     if len({name.lower() for name in names}) != len(names):
         message = f"{path}: two members have the same name"

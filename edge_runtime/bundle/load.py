@@ -25,7 +25,7 @@ from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, Recipe
 from edge_runtime.bundle.selftest import self_test
 from edge_runtime.bundle.store import MANIFEST, SIGNATURE, check_digests, read_manifest
 from edge_runtime.engines import Engine, TileGraph, open_engine
-from edge_runtime.errors import ConfigError, SignatureError
+from edge_runtime.errors import BundleError, ConfigError, DataError, ManifestError, SignatureError
 from edge_runtime.imaging.frames import Size, decode_png
 from edge_runtime.scorer import Scorer
 
@@ -94,8 +94,13 @@ def open_artefact(
     """Compile one artefact's graph.
 
     Raises:
+        ManifestError: the artefact's files are not among the sealed members.
         EngineError: the graph cannot be loaded or breaks the contract.
     """
+    unsealed = sorted(set(spec.files) - set(manifest.members))
+    if unsealed:
+        message = f"{archive.path}: artefact {spec.name} names files {unsealed}, which are no sealed members: rebuild the bundle"
+        raise ManifestError(message)
     graph = TileGraph(
         engine=spec.engine,
         precision=spec.precision,
@@ -107,9 +112,25 @@ def open_artefact(
 
 
 def read_valid_areas(archive: Archive, recipe: Recipe) -> dict[str, NDArray[np.bool_]]:
-    """The masks that regions name, (frame height, frame width), true where valid."""
+    """The masks that regions name, (frame height, frame width), true where valid.
+
+    Raises:
+        BundleError: a mask is missing or is no grey image.
+    """
     names = {region.valid_area for region in recipe.geometry.regions if region.valid_area is not None}
-    return {name: np.asarray(decode_png(archive.read(name), name).pixels > 0) for name in names}
+    return {name: _valid_area(archive, name) for name in names}
+
+
+def _valid_area(archive: Archive, name: str) -> NDArray[np.bool_]:
+    try:
+        frame = decode_png(archive.read(name), name)
+    except DataError as error:
+        message = f"{archive.path}: valid-area mask {error}"
+        raise BundleError(message) from error
+    if frame.format.channels != 1:
+        message = f"{archive.path}: valid-area mask {name} is {frame.format}, expected grey: rebuild the bundle"
+        raise BundleError(message)
+    return np.asarray(frame.pixels > 0)
 
 
 def _check_signature(archive: Archive, *, required: bool) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.manifest import ArtefactSpec, GoldenExpectation, Manifest
 from edge_runtime.bundle.store import array_from
-from edge_runtime.errors import SelfTestError
+from edge_runtime.errors import DataError, SelfTestError
 from edge_runtime.imaging.frames import decode_png
 from edge_runtime.imaging.maps import Map
 from edge_runtime.scorer import RegionScore, Scorer
@@ -15,26 +15,39 @@ def self_test(archive: Archive, manifest: Manifest, artefact: ArtefactSpec, scor
     """Score every golden frame and compare maps and scores with the sealed ones.
 
     Raises:
-        SelfTestError: a map or a score differs by more than the tolerance's share of the range.
+        SelfTestError: a map or a score differs by more than the tolerance's share of the range, a golden frame cannot
+            be scored, or nothing is expected of a region.
         EngineError: the engine failed.
     """
     for golden in manifest.golden:
-        scored = {
-            part.name: part for part in scorer.score(decode_png(archive.read(golden.frame), golden.frame)).regions
-        }
-        for expected in golden.expected:
-            if expected.artefact == artefact.name:
-                sealed = array_from(archive.read(expected.map), expected.map)
-                _compare(scored[expected.region], expected, sealed, manifest.golden_tolerance, golden.name, archive)
+        try:
+            frame = decode_png(archive.read(golden.frame), golden.frame)
+            scored = {part.name: part for part in scorer.score(frame).regions}
+        except DataError as error:
+            message = f"{archive.path}: self-test: golden frame {golden.name} cannot be scored: {error}"
+            raise SelfTestError(message) from error
+        own = [expected for expected in golden.expected if expected.artefact == artefact.name]
+        if sorted(expected.region for expected in own) != sorted(scored):
+            message = (
+                f"{archive.path}: self-test: golden frame {golden.name} expects of {artefact.name} results for regions "
+                f"{sorted(expected.region for expected in own)}, it has {sorted(scored)}: rebuild the bundle"
+            )
+            raise SelfTestError(message)
+        for expected in own:
+            sealed = array_from(archive.read(expected.map), expected.map)
+            _compare(scored[expected.region], expected, sealed, manifest.golden_tolerance, golden.name, archive)
 
 
 def _compare(
     found: RegionScore, expected: GoldenExpectation, sealed: Map, tolerance: float, name: str, archive: Archive
 ) -> None:
-    allowed = tolerance * value_range(sealed)
-    if found.grid.shape != sealed.shape:
-        message = f"{archive.path}: self-test: map of {name} is {found.grid.shape}, sealed was {sealed.shape}"
+    if (found.grid.shape, found.grid.dtype) != (sealed.shape, sealed.dtype) or not np.isfinite(sealed).all():
+        message = (
+            f"{archive.path}: self-test: map of {name} is {found.grid.dtype} {found.grid.shape}, sealed was "
+            f"{sealed.dtype} {sealed.shape}; all values must be finite: rebuild the bundle"
+        )
         raise SelfTestError(message)
+    allowed = tolerance * value_range(sealed)
     map_error = float(np.abs(found.grid - sealed).max())
     score_error = abs(found.image_score - expected.score)
     if not (map_error <= allowed and score_error <= allowed):  # NaN fails too

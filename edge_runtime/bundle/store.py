@@ -7,9 +7,10 @@ SHA-256 names the bundle.
 import hashlib
 import io
 import json
+import tokenize
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,17 +72,23 @@ def _read(archive: Archive, name: str, schema: type[_Schema]) -> _Schema:
 
 def _check_version(path: Path, name: str, data: bytes) -> None:
     try:
-        head = json.loads(data)
-    except ValueError as error:
-        message = f"{path}: {name} is not JSON: rebuild the bundle"
+        head = json.loads(data, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        message = f"{path}: {name} is not JSON, or not plainly so ({error}): rebuild the bundle"
         raise ManifestError(message) from error
     found = head.get("format_version") if isinstance(head, dict) else None
-    if found != FORMAT_VERSION:
+    if type(found) is not int or found != FORMAT_VERSION:  # true and 1.0 equal 1 in Python
         message = (
             f"{path}: format version {found}, this release reads {FORMAT_VERSION}: "
             "rebuild the bundle with this release, or run the release that made it"
         )
         raise UnsupportedFormatError(message)
+
+
+def _no_constant(name: str) -> NoReturn:
+    """Refuse what Python reads and JSON has not, also where the schema leaves the values open."""
+    message = f"{name} is no JSON number"
+    raise ValueError(message)
 
 
 def check_digests(archive: Archive, name: str, members: Mapping[str, str]) -> None:
@@ -141,8 +148,9 @@ def array_from(data: bytes, name: str) -> NDArray[Any]:
         BundleError: the bytes are not an array.
     """
     try:
-        loaded: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
-    except (ValueError, EOFError, OSError) as error:
+        # not np.load: it would also open zip files, and asks the first bytes what the member is
+        loaded: NDArray[Any] = np.lib.format.read_array(io.BytesIO(data), allow_pickle=False)
+    except (ValueError, EOFError, OSError, MemoryError, tokenize.TokenError) as error:
         message = f"member {name} is not an array: rebuild the bundle"
         raise BundleError(message) from error
     return loaded

@@ -20,6 +20,18 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(text)
 
 
+def positive(text: str) -> int:
+    """A whole number of 1 or more, as a flag's type.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        message = f"{text!r} is not a whole number of 1 or more"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
 def folder(text: str) -> Path:
     """An output folder, made if need be.
 

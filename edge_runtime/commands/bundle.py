@@ -11,6 +11,7 @@ from edge_runtime.bundle.manifest import Manifest
 from edge_runtime.bundle.store import MANIFEST, read_manifest
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, write_bytes
+from edge_runtime.errors import ConfigError
 
 
 def bundle(arguments: Sequence[str]) -> int:
@@ -36,7 +37,10 @@ def _show(path: Path, report: Path | None, *, as_json: bool) -> int:
     with Archive(path) as archive:
         manifest = read_manifest(archive)
         if report is not None:
-            write_bytes(report, archive.read(manifest.report or ""))
+            if manifest.report is None:
+                message = f"--report: {path} holds no report: `takt evaluate --report DIR` makes one from a data set"
+                raise ConfigError(message)
+            write_bytes(report, archive.read(manifest.report))
         if as_json:
             sys.stdout.write(archive.read(MANIFEST).decode())
         else:

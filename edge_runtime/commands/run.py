@@ -11,7 +11,7 @@ import numpy as np
 
 from edge_runtime.bundle.store import array_bytes
 from edge_runtime.cli import write_json
-from edge_runtime.commands.arguments import Parser, folder, write_bytes
+from edge_runtime.commands.arguments import Parser, folder, positive, write_bytes
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.errors import DataError
 from edge_runtime.imaging.frames import IMAGE_SUFFIXES, encode_png, read_image
@@ -31,7 +31,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--only-wrong", action="store_true", help="write and print only what was not accepted")
     parser.add_argument("--csv", type=Path, metavar="F", help="write a table")
     parser.add_argument("--artefact", metavar="NAME", help="which artefact of the bundle to run")
-    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads of one inspection")
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of one inspection")
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     options = parser.parse_args(arguments)
     outputs = {name: folder(value) for name in ("overlays", "maps", "masks") if (value := getattr(options, name))}
@@ -63,9 +63,7 @@ def find_images(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     taken: set[str] = set()
     for given in paths:
         if given.is_dir():
-            found = sorted(
-                path for path in given.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-            )
+            found = sorted(path for path in given.rglob("*") if _is_image(path, given))
             if not found:
                 message = f"{given}: holds no image"
                 raise DataError(message)
@@ -83,6 +81,12 @@ def find_images(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
                 name = f"{stem}-{number}"
             taken.add(name)
             yield path, name
+
+
+def _is_image(path: Path, folder: Path) -> bool:
+    """Whether a file found in a folder is to be inspected: hidden files and folders are not, as in data sets."""
+    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
 
 
 def as_json(path: Path, inspection: Inspection) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import ConfigError, EngineError
 
 Ports: TypeAlias = dict[str, tuple[tuple[int, ...], np.dtype[Any]]]  # shape and type by name
 
@@ -113,7 +113,15 @@ def open_engine(graph: TileGraph, *, threads: int | None = None, cache_dir: Path
 
     Raises:
         EngineError: the engine cannot load the graph, or the graph breaks the contract.
+        ConfigError: `threads` is negative, or the cache folder cannot be made.
     """
+    if threads is not None and threads < 0:
+        message = f"threads {threads}: give 1 or more"
+        raise ConfigError(message)
+    files = 2 if graph.engine is EngineName.OPENVINO else 1
+    if len(graph.files) != files:
+        message = f"a graph for {graph.engine} is {files} file(s), found {len(graph.files)}: rebuild the bundle"
+        raise EngineError(message)
     count = (
         threads or len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else threads or os.cpu_count() or 1
     )

@@ -8,7 +8,7 @@ import openvino as ov
 from numpy.typing import NDArray
 
 from edge_runtime.engines.contract import GraphOutput, Ports, Precision, TileGraph, check_contract
-from edge_runtime.errors import EngineError
+from edge_runtime.errors import ConfigError, EngineError
 
 _HINTS = {Precision.F32: "f32", Precision.BF16: "bf16"}
 _DTYPES = {"u8": np.uint8, "u16": np.uint16, "i32": np.int32, "f32": np.float32}
@@ -94,7 +94,11 @@ def _compile(graph: TileGraph, threads: int, cache_dir: Path | None) -> ov.Compi
     }
     if cache_dir is not None:
         folder = cache_dir.resolve() / graph.digest
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            message = f"{folder}: cannot be made ({error.strerror}): give another cache folder, or none"
+            raise ConfigError(message) from error
         settings["CACHE_DIR"] = str(folder)
     return core.compile_model(core.read_model(model=xml, weights=weights), "CPU", settings)
 

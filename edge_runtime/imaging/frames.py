@@ -119,15 +119,7 @@ def read_image(path: Path) -> Frame:
     Raises:
         DataError: the file cannot be read, is not a whole image, or has an alpha channel or another pixel type.
     """
-    pixels = _decode(path)
-    file_format = _FILE_FORMATS.get((pixels.ndim, pixels.dtype.name))
-    if file_format is None or (pixels.ndim == 3 and pixels.shape[2] != 3):  # noqa: PLR2004
-        message = (
-            f"{path}: pixels are {pixels.dtype} of shape {pixels.shape}; takes grey or RGB of 8 or 16 bits: "
-            "save the image without its alpha channel"
-        )
-        raise DataError(message)
-    return Frame(pixels, file_format)
+    return _framed(_decode(path), str(path))
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
@@ -147,7 +139,12 @@ def encode_png(pixels: NDArray[Any]) -> bytes:
         DataError: the pixels cannot be encoded.
     """
     bgr = pixels[:, :, ::-1] if pixels.ndim == 3 and pixels.shape[2] == 3 else pixels  # noqa: PLR2004
-    done, data = cv2.imencode(".png", np.ascontiguousarray(bgr))
+    try:
+        # other types OpenCV would round to 8 bits without a word
+        known = pixels.dtype.name in {"uint8", "uint16"}
+        done, data = cv2.imencode(".png", np.ascontiguousarray(bgr)) if known else (False, np.empty(0, np.uint8))
+    except cv2.error:
+        done = False
     if not done:
         message = f"pixels of shape {pixels.shape} and type {pixels.dtype} cannot be encoded as PNG"
         raise DataError(message)
@@ -160,8 +157,18 @@ def decode_png(data: bytes, name: str) -> Frame:
     Raises:
         DataError: the bytes are not a whole image of a known format.
     """
-    pixels = _decode_bytes(np.frombuffer(data, dtype=np.uint8), name)
-    return Frame(pixels, _FILE_FORMATS[pixels.ndim, pixels.dtype.name])
+    return _framed(_decode_bytes(np.frombuffer(data, dtype=np.uint8), name), name)
+
+
+def _framed(pixels: NDArray[Any], name: str) -> Frame:
+    file_format = _FILE_FORMATS.get((pixels.ndim, pixels.dtype.name))
+    if file_format is None or (pixels.ndim == 3 and pixels.shape[2] != 3):  # noqa: PLR2004
+        message = (
+            f"{name}: pixels are {pixels.dtype} of shape {pixels.shape}; takes grey or RGB of 8 or 16 bits: "
+            "save the image without its alpha channel"
+        )
+        raise DataError(message)
+    return Frame(pixels, file_format)
 
 
 def _decode(path: Path) -> NDArray[Any]:
@@ -179,7 +186,13 @@ def _decode_bytes(data: NDArray[np.uint8], name: str) -> NDArray[Any]:
     except cv2.error as error:
         message = f"{name}: cannot be decoded ({error.err}): restore the file or remove it"
         raise DataError(message) from error
-    if pixels is None:
+    if pixels is None or _lacks_end(data):
         message = f"{name}: not an image, or truncated ({data.size} bytes): restore the file or remove it"
         raise DataError(message)
     return pixels
+
+
+def _lacks_end(data: NDArray[np.uint8]) -> bool:
+    """Whether a JPEG's last scan is not closed: a copy that was cut short is decoded, its zeros as grey pixels."""
+    content = data.tobytes() if data[:2].tobytes() == b"\xff\xd8" else b""
+    return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")

@@ -14,7 +14,8 @@ _LISTED = (255, 64, 255)  # magenta: no colour map and hardly a part has it
 def heatmap(frame_map: Map, low: float, high: float) -> NDArray[np.uint8]:
     """Colour a map (H, W) to RGB (H, W, 3); `low` and below is dark blue, `high` and above dark red."""
     span = max(high - low, float(np.finfo(np.float32).tiny))
-    level = np.clip((np.nan_to_num(frame_map, nan=low) - low) / span, 0.0, 1.0)
+    with np.errstate(over="ignore"):  # far above a narrow range is red, not a warning
+        level = np.clip((np.nan_to_num(frame_map, nan=low) - low) / span, 0.0, 1.0)
     coloured = cv2.applyColorMap((level * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
     return np.ascontiguousarray(coloured[:, :, ::-1])
 

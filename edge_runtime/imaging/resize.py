@@ -90,4 +90,5 @@ def _along(values: NDArray[np.float32], positions: NDArray[np.float64]) -> NDArr
     upper = np.minimum(lower + 1, values.shape[0] - 1)
     weight = (clamped - lower).astype(np.float32)[:, np.newaxis]
     # this form, and not a * (1 - w) + b * w, returns a constant map unchanged to the last bit
-    return np.asarray(values[lower] + (values[upper] - values[lower]) * weight)
+    with np.errstate(invalid="ignore", over="ignore"):  # a sick map comes out as NaN or infinity, not as a warning
+        return np.asarray(values[lower] + (values[upper] - values[lower]) * weight)

@@ -1,7 +1,8 @@
 """Owns `gabor`: a fixed filter bank as a backbone, for textures and for machines without weights.
 
 Oriented band-pass magnitudes (quadrature pairs of Gabor filters; Daugman, JOSA A 2 (1985) 1160-1169) over three
-colour-opponent channels at several octaves, and the local colour itself.
+colour-opponent channels at several octaves, and the local colour itself. Magnitudes are logarithmic: a change of the
+lamp then shifts all of them alike, and a faint scratch on a faint texture counts as much as a strong one on a strong.
 """
 
 import math
@@ -23,8 +24,9 @@ _OPPONENT = (  # rows: luminance, red-green, yellow-blue; orthonormal
     (0.70710678, -0.70710678, 0.0),
     (0.40824829, 0.40824829, -0.81649658),
 )
-_GAIN = 10.0  # brings magnitudes of [0, 1] images to the order of a network's features
-_EPSILON = 1e-6
+_GAIN = 10.0  # brings features of [0, 1] images to where a regularisation of 0.01 is small
+_FLOOR = 0.02  # magnitude of a [0, 1] image's noise: below, the logarithm flattens out
+_EPSILON = 1e-6  # keeps the root's slope finite
 
 
 class GaborBank(nn.Module):
@@ -76,11 +78,11 @@ class GaborBank(nn.Module):
         return torch.cat([*parts, colour], dim=1) * _GAIN
 
     def _magnitudes(self, colours: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, 3 x orientations, H, W): amplitude of each oriented band."""
+        """(B, 3, H, W) -> (B, 3 x orientations, H, W): logarithm of the amplitude of each oriented band."""
         padded = functional.pad(colours, (_SIDE // 2,) * 4, mode="reflect")
         even = functional.conv2d(padded, self.even, groups=3)
         odd = functional.conv2d(padded, self.odd, groups=3)
-        return torch.sqrt(even * even + odd * odd + _EPSILON)
+        return torch.log(torch.sqrt(even * even + odd * odd + _EPSILON) + _FLOOR)
 
     def _halve(self, colours: Tensor) -> Tensor:
         padded = functional.pad(colours, (2, 2, 2, 2), mode="reflect")

@@ -1,15 +1,20 @@
 """Owns feature extraction with timm: any network that timm can cut into stages, by the names of its layers."""
 
+import socket
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import timm
 import torch
+from huggingface_hub import constants
 from torch import Tensor, nn
 
 from calibration.samples import file_digest
 from edge_runtime.errors import ConfigError
 from trainer.backbones.weights import RANDOM, WeightsOrigin, find_weights, no_weights, read_weights
+
+_HUB_TIMEOUT_S = 3.0
 
 
 class TimmNetwork(nn.Module):
@@ -93,13 +98,25 @@ def _load_strictly(stages: nn.Module, state: dict[str, Any], path: Path) -> None
 
 
 def _from_hub(name: str, indices: tuple[int, ...]) -> nn.Module:
+    """From the hub, or from its cache on this machine where the hub cannot be reached.
+
+    Raises:
+        ConfigError: neither has the weights.
+    """
+    if not _hub_answers():
+        constants.HF_HUB_OFFLINE = True  # the client would try for a minute; its cache is looked into all the same
     try:
         stages: nn.Module = timm.create_model(name, features_only=True, pretrained=True, out_indices=indices)
     except Exception as error:
-        raise no_weights(name, _reason(error)) from error
+        raise no_weights(name, f"{type(error).__name__}; nothing in its cache either") from error
     return stages
 
 
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"not reached: {type(error).__name__}{': ' + lines[0][:120] if lines else ''}"
+def _hub_answers() -> bool:
+    hub = urlsplit(constants.ENDPOINT)
+    port = hub.port or (443 if hub.scheme == "https" else 80)
+    try:
+        socket.create_connection((hub.hostname or "", port), timeout=_HUB_TIMEOUT_S).close()
+    except OSError:
+        return False
+    return True

@@ -1,5 +1,6 @@
 """Owns where weights come from: an explicit file, the folder `TAKT_WEIGHTS`, the hub; never silently random."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,12 @@ class WeightsOrigin:
     def random(self) -> bool:
         """Whether a model with these weights must not be sealed."""
         return self.source == RANDOM
+
+
+def weights_folder() -> Path | None:
+    """The folder that the environment names, or None."""
+    folder = os.environ.get(ENVIRONMENT)
+    return Path(folder) if folder else None
 
 
 def find_weights(backbone: str, weights: str | None, weights_dir: Path | None) -> Path | None:

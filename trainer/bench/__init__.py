@@ -1,0 +1,1 @@
+"""Measurements of Takt itself: each prints the table that the docs show."""

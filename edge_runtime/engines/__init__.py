@@ -1,11 +1,15 @@
-"""Inference engines behind one Protocol; `open_engine` is the only way to make one from a sealed graph."""
+"""Inference engines behind one Protocol; `open_engine` is the only way to make one from a sealed graph.
 
+Both engines report to their makers when they are imported, and write to the home folder to do so. This package turns
+that off for the process; it is loaded before either engine, since their modules lie in it.
+"""
+
+import os
 import sys
 
 from edge_runtime.engines.contract import Engine, EngineName, GraphOutput, GraphShape, Precision, TileGraph, open_engine
 
 __all__ = ["Engine", "EngineName", "GraphOutput", "GraphShape", "Precision", "TileGraph", "open_engine"]
 
-# `import openvino` alone writes to ~/intel and reports to a telemetry service, from a process that it forks;
-# an entry of None makes that package absent, for which openvino has a stub. It must come before the first import.
-sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # the whole of it, says ONNX Runtime's Privacy.md; its API comes too late
+sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # absent; OpenVINO has a stub for that

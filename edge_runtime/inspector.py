@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from edge_runtime.bundle.load import load
 from edge_runtime.bundle.manifest import ArtefactSpec
 from edge_runtime.decision import Decision, Reason, Thresholds, Verdict, decide, worst
-from edge_runtime.errors import DataError, EngineError
+from edge_runtime.errors import DataError
 from edge_runtime.imaging.frames import Frame, PixelFormat, read_image
 from edge_runtime.imaging.maps import ListedRegion, Map, list_regions
 from edge_runtime.imaging.overlay import overlay
@@ -132,7 +132,7 @@ class Inspector:
             scored = self.scorer.score(frame)
         except DataError as error:
             return self._failed(Reason.BAD_IMAGE, error, start)
-        except EngineError as error:
+        except Exception as error:  # noqa: BLE001 - whatever breaks, the part gets an answer, and it is never ACCEPT
             return self._failed(Reason.ENGINE, error, start)
         decisions = [decide(part.image_score, self._thresholds(part)) for part in scored.regions]
         ranks = [threshold_relative(part.image_score, self._thresholds(part).reject) for part in scored.regions]
@@ -179,7 +179,7 @@ class Inspector:
         return Inspection(
             verdict=Verdict.ERROR,
             reason=reason,
-            detail=str(error),
+            detail=str(error) or type(error).__name__,
             region=None,
             score=None,
             threshold=None,

@@ -132,9 +132,8 @@ def write_archive(path: Path, members: Mapping[str, bytes]) -> None:
         message = f"{path}: cannot be written ({error.strerror or error}): free space or choose another folder"
         raise BundleError(message) from error
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # where nothing could be made (below a file), nothing is left; keep the first fault
+        # where nothing could be made (below a file, say) there is nothing to remove, and the first fault is what counts
+        with contextlib.suppress(OSError):
             temporary.unlink()
 
 

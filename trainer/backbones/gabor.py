@@ -79,13 +79,13 @@ class GaborBank(nn.Module):
 
     def _magnitudes(self, colours: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 3 x orientations, H, W): logarithm of the amplitude of each oriented band."""
-        padded = functional.pad(colours, (_SIDE // 2,) * 4, mode="reflect")
+        padded = functional.pad(colours, (_SIDE // 2,) * 4, mode="replicate")
         even = functional.conv2d(padded, self.even, groups=3)
         odd = functional.conv2d(padded, self.odd, groups=3)
         return torch.log(torch.sqrt(even * even + odd * odd + _EPSILON) + _FLOOR)
 
     def _halve(self, colours: Tensor) -> Tensor:
-        padded = functional.pad(colours, (2, 2, 2, 2), mode="reflect")
+        padded = functional.pad(colours, (2, 2, 2, 2), mode="replicate")
         return functional.avg_pool2d(functional.conv2d(padded, self.binomial, groups=3), 2)
 
 

@@ -124,7 +124,7 @@ class StreamingCoreset:
         self._cap = max(cap, 2)
         self._seed = seed
         self._parts: list[Tensor] = []
-        self._held = 0
+        self.held = 0  # patches in the buffer
         self.seen = 0
 
     def add(self, patches: Tensor) -> None:
@@ -132,17 +132,17 @@ class StreamingCoreset:
         self.seen += len(patches)
         for part in torch.split(patches, max(self._cap // 4, 1)):
             self._parts.append(part)
-            self._held += len(part)
-            if self._held > self._cap:
+            self.held += len(part)
+            if self.held > self._cap:
                 self._keep(self._cap // 2)
 
     def select(self, count: int, *, on_pick: Callable[[int], None] = lambda _: None) -> Tensor:
         """(up to `count`, channels): the coreset."""
-        return self._keep(min(count, self._held), on_pick=on_pick)
+        return self._keep(min(count, self.held), on_pick=on_pick)
 
     def _keep(self, count: int, *, on_pick: Callable[[int], None] = lambda _: None) -> Tensor:
         buffer = torch.cat(self._parts)
         points = buffer if self._matrix is None else buffer @ self._matrix
         kept = buffer[greedy(points, count, seed=self._seed, on_pick=on_pick)]
-        self._parts, self._held = [kept], len(kept)
+        self._parts, self.held = [kept], len(kept)
         return kept

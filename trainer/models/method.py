@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from edge_runtime.bundle.manifest import ImageScoreRule
@@ -85,6 +86,22 @@ class Method(Protocol):
         """
 
 
+def with_contrast(tiles: Iterable[TileBatch]) -> Iterator[TileBatch]:
+    """Pass batches on, and refuse data of which every tile is of one colour.
+
+    Raises:
+        DataError: at the end, when no tile showed anything.
+    """
+    showed = False
+    for batch in tiles:
+        pixels = batch.tiles.to(torch.int32)
+        showed = showed or bool((pixels != pixels[:, :1, :1]).any())
+        yield batch
+    if not showed:
+        message = "the good images do not vary: every pixel of each is the same; lens cap on, or lamp off?"
+        raise DataError(message)
+
+
 def check_varies(variance: float, what: str) -> None:
     """Refuse data without any variation: a model of it would reject or accept at random.
 
@@ -94,15 +111,3 @@ def check_varies(variance: float, what: str) -> None:
     if not variance > 0.0 or variance == float("inf"):
         message = f"the good images do not vary ({what} has variance {variance:g}): all black, or all one image? check the camera"
         raise DataError(message)
-
-
-def first(batches: Iterable[TileBatch]) -> TileBatch:
-    """The first batch.
-
-    Raises:
-        DataError: there is none.
-    """
-    for batch in batches:
-        return batch
-    message = "no tile to fit to: the valid area leaves nothing"
-    raise DataError(message)

@@ -18,7 +18,7 @@ from torch.nn import functional
 from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.errors import DataError
 from trainer.backbones import Features
-from trainer.models.method import FitSettings, TrainingTiles, check_varies
+from trainer.models.method import FitSettings, TrainingTiles, check_varies, with_contrast
 
 REGULARISATION = 0.01
 CHANNELS = 100
@@ -120,7 +120,7 @@ class PaDiMMethod:
         pivot: Tensor | None = None  # of the first batch: sums of differences do not cancel as sums of squares do
         count = 0
         with torch.inference_mode():
-            for batch in tiles:
+            for batch in with_contrast(tiles):
                 patches = embedding(features(batch.tiles)).permute(2, 3, 0, 1).reshape(places, -1, channels)
                 if pivot is None:
                     pivot = patches.mean(dim=1, keepdim=True)

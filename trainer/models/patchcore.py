@@ -17,7 +17,7 @@ from torch.nn import functional
 from edge_runtime.bundle.manifest import ImageScoreRule
 from trainer.backbones import Features
 from trainer.models.coreset import PROJECTED, StreamingCoreset
-from trainer.models.method import FitSettings, TrainingTiles, check_varies
+from trainer.models.method import FitSettings, TrainingTiles, with_contrast
 from trainer.progress import counter
 
 DEFAULT_CORESET = 0.02
@@ -84,13 +84,12 @@ class PatchCoreMethod:
         cap = settings.buffer_bytes // (4 * (channels + min(PROJECTED, channels)))
         coreset = StreamingCoreset(channels, cap=cap, seed=settings.seed, device=device)
         with torch.inference_mode():
-            for batch in tiles:
+            for batch in with_contrast(tiles):
                 patches = embed(features(batch.tiles)).permute(0, 2, 3, 1)
                 coreset.add(patches[batch.kept])
             count = bank_size(coreset.seen, settings.coreset)
             with counter(count, "coreset") as advance:
                 bank = coreset.select(count, on_pick=advance)
-        check_varies(float(bank.var(dim=0).sum()) if len(bank) > 1 else 0.0, "the memory bank")
         return PatchCore(features, bank.clone())
 
 

@@ -1,0 +1,115 @@
+"""Build settings: flags over file over defaults, and every fault as one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from edge_runtime.engines import Precision
+from edge_runtime.errors import ConfigError
+from trainer.config import BuildConfig, RegionConfig, make_config
+
+
+def toml(folder: Path, text: str) -> Path:
+    file = folder / "build.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_without_flags_and_file_the_defaults_stand() -> None:
+    assert make_config({}, None) == BuildConfig()
+    assert (BuildConfig().method, BuildConfig().backbone, BuildConfig().holdout) == (
+        "patchcore",
+        "resnet18.tv_in1k",
+        0.2,
+    )
+
+
+def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
+    file = toml(
+        tmp_path, "method = 'padim'\nseed = 5\nsize = [64, 32]\nlayers = ['layer1']\nprecision = ['f32', 'bf16']"
+    )
+    config = make_config({"seed": 7, "coreset": 0.5}, file)
+    assert (config.method, config.seed, config.size, config.coreset) == ("padim", 7, (64, 32), 0.5)
+    assert config.layers == ("layer1",)
+    assert config.precision == (Precision.F32, Precision.BF16)
+
+
+def test_regions_of_the_file_find_their_masks_beside_it(tmp_path: Path) -> None:
+    text = (
+        "[[region]]\nname = 'left'\ncrop = [0, 0, 8, 8]\nvalid_area = 'left.png'\n"
+        "[[region]]\nname = 'right'\npolygon = [[8, 0], [15, 0], [15, 7]]\nvalid_area = '/masks/right.png'\n"
+    )
+    config = make_config({}, toml(tmp_path, text))
+    assert config.region == (
+        RegionConfig(name="left", crop=(0, 0, 8, 8), valid_area=str(tmp_path / "left.png")),
+        RegionConfig(name="right", polygon=((8, 0), (15, 0), (15, 7)), valid_area="/masks/right.png"),
+    )
+
+
+def test_the_whole_frames_mask_is_found_beside_the_file_but_a_flag_is_taken_as_typed(tmp_path: Path) -> None:
+    file = toml(tmp_path, "valid_area = 'mask.png'")
+    assert make_config({}, file).valid_area == str(tmp_path / "mask.png")
+    assert make_config({"valid_area": "typed.png"}, file).valid_area == "typed.png"
+
+
+@pytest.mark.parametrize(("given", "kept"), [(1, 1), (1.0, 1.0), (0.25, 0.25), (4000, 4000)])
+def test_a_whole_coreset_is_a_number_of_patches_and_a_fraction_a_share(given: float, kept: float) -> None:
+    found = make_config({"coreset": given}, None).coreset
+    assert (found, type(found)) == (kept, type(kept))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sede = 1", "sede"),
+        ("[[region]]\nname = 'a'\ncolour = 'red'", "region.0.colour"),
+        ("[[region]]\ncrop = [0, 0, 1, 1]", "region.0.name"),
+        ("[[region]]\nname = 'a b'", "region.0.name"),
+        ("region = 3", "region"),
+        ("region = ['left']", "region.0"),
+        ("seed = '1'", "seed"),
+        ("seed = 2024-01-01", "seed"),
+        ("seed = -1", "seed"),
+        ("holdout = 1.0", "holdout"),
+        ("holdout = nan", "holdout"),
+        ("size = [64]", "size"),
+        ("size = [64, 0]", "size"),
+        ("precision = ['f16']", "precision"),
+        ("device = 'tpu'", "device"),
+        ("coreset = 1.5", "coreset"),
+        ("coreset = 0", "coreset"),
+        ("scale = 0", "scale"),
+        ("limit = 0", "limit"),
+        ("seed = ", "cannot be read"),
+    ],
+)
+def test_a_fault_in_the_file_is_named_with_its_place(tmp_path: Path, text: str, said: str) -> None:
+    file = toml(tmp_path, text)
+    with pytest.raises(ConfigError) as caught:
+        make_config({}, file)
+    assert str(file) in str(caught.value)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"size": [64, 64], "tile": 64}, "--size scales the region to one input and --tile"),
+        ({"halo": 32}, "--halo and --scale belong to --tile"),
+        ({"size": [64, 64], "scale": 0.5}, "--halo and --scale belong to --tile"),
+        ({"region": [{"name": "a"}], "crop": [0, 0, 1, 1]}, "leave --crop and --valid-area out"),
+        ({"region": [{"name": "a"}], "valid_area": "m.png"}, "leave --crop and --valid-area out"),
+        ({"region": [{"name": "a"}, {"name": "a"}]}, "region names a, a are not unique"),
+        ({"precision": ["bf16"]}, "--precision needs f32"),
+        ({"precision": ["f32", "f32"]}, "--precision: give each once"),
+    ],
+)
+def test_settings_that_contradict_are_refused(flags: dict[str, object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        make_config(flags, None)
+    assert "Value error" not in str(caught.value)
+
+
+def test_a_file_that_is_not_there_is_a_fault_of_usage(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--config .*nothere\.toml: cannot be read"):
+        make_config({}, tmp_path / "nothere.toml")

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.metrics import balanced_accuracy_score, f1_score
@@ -32,12 +32,14 @@ def labels(good: Scores, bad: Scores, value: float) -> tuple[Scores, Scores]:
     return np.repeat([0, 1], [good.size, bad.size]), (np.concatenate([good, bad]) >= value).astype(int)
 
 
+@settings(deadline=None)
 @given(st.sampled_from(["manual", "sigma"]), st.floats(0, 1e300))
 def test_every_number_survives_being_printed(name: str, value: float) -> None:
     policy = Policy(name=name, arguments=(value,))
     assert parse_policy(str(policy)) == policy
 
 
+@settings(deadline=None)
 @given(arrays(1), st.floats(0.02, 0.98))
 def test_conformal_rejects_at_most_n_minus_k_of_its_own_images(scores: Scores, alpha: float) -> None:
     """K = ceil((n + 1)(1 - alpha)), threshold = nextafter(score_k, +inf)."""
@@ -62,6 +64,7 @@ def test_a_new_good_part_is_rejected_no_oftener_than_conformal_promises(n: int, 
     assert alpha - 1 / (n + 1) - noise < rejected / trials <= alpha + noise
 
 
+@settings(deadline=None)
 @given(arrays(1), arrays(1))
 def test_f1_finds_the_largest_f1_that_any_threshold_has(good: Scores, bad: Scores) -> None:
     found = threshold(parse_policy("f1"), good, bad).value
@@ -69,6 +72,7 @@ def test_f1_finds_the_largest_f1_that_any_threshold_has(good: Scores, bad: Score
     assert f1_score(*labels(good, bad, found), zero_division=0) == pytest.approx(best)
 
 
+@settings(deadline=None)
 @given(arrays(1), arrays(1))
 def test_youden_finds_the_largest_sum_of_sensitivity_and_specificity(good: Scores, bad: Scores) -> None:
     found = threshold(parse_policy("youden"), good, bad).value
@@ -76,6 +80,7 @@ def test_youden_finds_the_largest_sum_of_sensitivity_and_specificity(good: Score
     assert balanced_accuracy_score(*labels(good, bad, found)) == pytest.approx(best)
 
 
+@settings(deadline=None)
 @given(arrays(1), arrays(1), st.floats(0.01, 1000), st.floats(0.01, 1000), st.floats(0.001, 0.999))
 def test_cost_is_least_over_all_thresholds_accepting_every_part_included(
     good: Scores, bad: Scores, escape: float, reject: float, prior: float
@@ -87,6 +92,7 @@ def test_cost_is_least_over_all_thresholds_accepting_every_part_included(
     assert cost(found) == pytest.approx(min(map(cost, candidates(good, bad))))
 
 
+@settings(deadline=None)
 @given(arrays(1), arrays(1), st.sampled_from(["f1", "youden"]))
 def test_a_threshold_between_the_classes_sits_on_no_image_where_there_is_room(
     good: Scores, bad: Scores, name: str
@@ -98,6 +104,7 @@ def test_a_threshold_between_the_classes_sits_on_no_image_where_there_is_room(
         assert (below[-1] + value) / 2 in {below[-1], value}
 
 
+@settings(deadline=None)
 @given(arrays(1), st.floats(0.01, 1.0))
 def test_recall_catches_the_share_and_the_next_higher_threshold_would_not(bad: Scores, share: float) -> None:
     found = threshold(Policy(name="recall", arguments=(share,)), NONE, bad).value
@@ -105,6 +112,7 @@ def test_recall_catches_the_share_and_the_next_higher_threshold_would_not(bad: S
     assert (bad > found).mean() < share
 
 
+@settings(deadline=None)
 @given(arrays(2), st.floats(0, 10))
 def test_sigma_is_the_formula_or_a_hair_above_the_mean(scores: Scores, sigmas: float) -> None:
     value = threshold(Policy(name="sigma", arguments=(sigmas,)), scores, NONE).value

@@ -1,7 +1,7 @@
 """Clopper and Pearson's interval is exact: the reference is scipy's."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
@@ -15,6 +15,7 @@ def counts(draw: st.DrawFn) -> tuple[int, int]:
     return draw(st.sampled_from([0, n]) | st.integers(0, n)), n
 
 
+@settings(deadline=None)
 @given(counts(), st.sampled_from([0.5, 0.9, 0.95, 0.99]))
 def test_the_interval_is_scipys_exact_binomial_interval(count: tuple[int, int], confidence: float) -> None:
     k, n = count
@@ -25,6 +26,7 @@ def test_the_interval_is_scipys_exact_binomial_interval(count: tuple[int, int], 
     assert (found.low, found.high) == (pytest.approx(expected.low, abs=1e-9), pytest.approx(expected.high, abs=1e-9))
 
 
+@settings(deadline=None)
 @given(counts())
 def test_the_interval_holds_the_rate_and_mirrors_that_of_the_complement(count: tuple[int, int]) -> None:
     k, n = count

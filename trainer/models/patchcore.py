@@ -20,7 +20,7 @@ from trainer.models.coreset import PROJECTED, StreamingCoreset
 from trainer.models.method import FitSettings, TrainingTiles, with_contrast
 from trainer.progress import counter
 
-DEFAULT_CORESET = 0.02
+DEFAULT_CORESET = 0.01
 MAX_BANK = 20_000  # patches; a larger bank makes every inspection slower for little
 
 

@@ -155,14 +155,32 @@ def evaluate(
     )
 
 
+def evaluate_rest(inspector: Inspector, dataset: DataSet, *, full_masks: bool = False) -> Evaluation | None:
+    """`evaluate` on the test tree; None where there is none, or where calibration used all of it.
+
+    Raises:
+        DataError: an image or a mask cannot be used.
+        EngineError: the engine failed.
+    """
+    known = _recorded(inspector)
+    if all(sample.digest in known for sample in dataset.select(split=Split.TEST)):
+        return None
+    return evaluate(inspector, dataset, full_masks=full_masks)
+
+
+def _recorded(inspector: Inspector) -> set[str]:
+    """Digests of all images that had a part in the bundle."""
+    splits = inspector.scorer.recipe.provenance.splits
+    return {*splits.fit, *splits.validation, *splits.calibration}
+
+
 def to_evaluate(inspector: Inspector, dataset: DataSet) -> tuple[list[Sample], int]:
     """The samples to evaluate on, and how many were left out because the bundle was made with them.
 
     Raises:
         DataError: none is left.
     """
-    splits = inspector.scorer.recipe.provenance.splits
-    known = {*splits.fit, *splits.validation, *splits.calibration}
+    known = _recorded(inspector)
     chosen = dataset.select(split=Split.TEST) if dataset.has_test_tree else dataset.samples
     samples = [sample for sample in chosen if sample.digest not in known]
     if not samples:

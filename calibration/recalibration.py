@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from calibration.evaluation import evaluate
+from calibration.evaluation import evaluate_rest
 from calibration.parity import load_parity, recount
 from calibration.policies import Policy
 from calibration.samples import DataSet, Label, Sample
@@ -13,7 +13,7 @@ from calibration.thresholds import dump_scores, region_thresholds, score_samples
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import load, open_artefact, read_valid_areas
 from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, RegionThresholds
-from edge_runtime.bundle.store import MANIFEST, SIGNATURE, write
+from edge_runtime.bundle.store import MANIFEST, SIGNATURE, check_writable, write
 from edge_runtime.engines import Precision
 from edge_runtime.errors import DataError
 from edge_runtime.inspector import Inspector
@@ -38,6 +38,7 @@ def calibrate(
         CalibrationError: the policy cannot be met.
         ParityError: at the new thresholds an artefact decides otherwise than torch did.
     """
+    check_writable(out)
     manifest = load(path, threads=threads).manifest  # every step of verification, before anything is built on it
     samples, left_out = calibration_samples(manifest, dataset, policy)
     with Archive(path) as archive:
@@ -65,7 +66,7 @@ def calibrate(
     )
     scorer = Scorer(renewed, scorers[specs[0].name].engine, valid_areas=scorers[specs[0].name].valid_areas)
     inspector = Inspector(scorer, specs[0], digest="")
-    evaluation = evaluate(inspector, dataset) if dataset.has_test_tree else None
+    evaluation = evaluate_rest(inspector, dataset)
     members |= report_member(evaluation, inspector)
     renewed = renewed.model_copy(update={"report": REPORT if REPORT in members else None})
     digest = write(out, renewed, members, MANIFEST)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from calibration.draft import Draft, open_draft
-from calibration.evaluation import Evaluation, evaluate
+from calibration.evaluation import Evaluation, evaluate_rest
 from calibration.golden import TOLERANCE, golden_frames
 from calibration.parity import ParityMeasurement, ReferenceScore, dump_parity, evidence, measure, require
 from calibration.perturb import Variant
@@ -32,7 +32,7 @@ from calibration.references import ReferenceFrame, reference_frames
 from calibration.samples import DataSet, Sample
 from calibration.thresholds import CalibrationSet, dump_scores, region_thresholds, score_samples
 from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, Recipe, RegionThresholds
-from edge_runtime.bundle.store import MANIFEST, write
+from edge_runtime.bundle.store import MANIFEST, check_writable, write
 from edge_runtime.engines import EngineName, Precision, TileGraph, open_engine
 from edge_runtime.engines.openvino import to_ir
 from edge_runtime.errors import ConfigError, DataError
@@ -54,7 +54,7 @@ class Sealed:
     path: Path
     digest: str
     manifest: Manifest
-    evaluation: Evaluation | None  # None without a test tree
+    evaluation: Evaluation | None  # None where no test image is left
     inspector: Inspector  # of the default artefact
     n_left_out: int = 0  # images that calibration did not use because the model was fitted to them
 
@@ -108,6 +108,7 @@ def seal(
         ParityError: an artefact does not compute what torch computed, or decides otherwise too often.
         CalibrationError: the policy cannot be met.
     """
+    check_writable(out)
     draft = open_draft(draft_path)
     candidates = _candidates(draft, precisions, threads)
     parity = _parity(draft, dataset, candidates)
@@ -119,7 +120,7 @@ def seal(
     specs, members = _specifications(candidates, parity, calibrations, thresholds)
     golden, golden_members = golden_frames(parity.kept, {c.name: c.scorer for c in candidates})
     inspector = Inspector(candidates[0].scorer, specs[0], digest="")
-    evaluation = evaluate(inspector, dataset, full_masks=full_masks) if dataset.has_test_tree else None
+    evaluation = evaluate_rest(inspector, dataset, full_masks=full_masks)
     members |= golden_members | draft.members | report_member(evaluation if with_report else None, inspector)
     manifest = Manifest(
         format_version=1,

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from calibration.policies import parse_policy
 from calibration.sealing import Sealed, seal
+from edge_runtime.bundle.store import check_writable
 from trainer.config import BuildConfig
-from trainer.fitting import check_writable, fit
+from trainer.fitting import fit
 
 
 def build(config: BuildConfig, dataset: Path, out: Path, *, with_report: bool = True) -> Sealed:

@@ -53,7 +53,7 @@ class BuildConfig(BaseModel):
     fit_memory_mb: Positive = 2048
     policy: str | None = None
     holdout: Share = 0.2
-    validation: Share = 0.1
+    validation: Annotated[float, Field(gt=0, lt=1)] | None = None  # the method's own when None
     calibration_split: Share = 0.0
     limit: Positive | None = None
     full_masks: bool = False

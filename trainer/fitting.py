@@ -30,7 +30,7 @@ from edge_runtime.bundle.manifest import (
     SplitsSpec,
     packages,
 )
-from edge_runtime.bundle.store import DRAFT, array_bytes, json_bytes, write
+from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, json_bytes, write
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import decode_png
 from edge_runtime.scorer import Scorer
@@ -96,13 +96,16 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
     if config.coreset is not None and "coreset" not in method.settings:
         message = f"--coreset: the method {method.name} keeps no memory bank: leave the flag out"
         raise ConfigError(message)
+    if config.validation is not None:
+        message = f"--validation: the method {method.name} has no constants to set apart images for: leave the flag out"
+        raise ConfigError(message)
     dataset = open_dataset(root, limit=config.limit, seed=config.seed)
     if dataset.duplicates:
         _LOG.warning("%s: %d file(s) left out: the same image stands there twice", root, dataset.duplicates)
     splits = split(
         dataset,
         holdout=config.holdout,
-        validation=0.0,  # neither method has constants beside its statistics
+        validation=0.0,  # no method of this release has constants beside its statistics
         calibration_split=config.calibration_split,
         seed=config.seed,
     )
@@ -263,21 +266,3 @@ def peak_memory_mb(device: torch.device) -> float:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
     return float((peak + on_gpu) / 2**20)
-
-
-def check_writable(out: Path) -> None:
-    """Refuse an output that cannot be written, before hours of work.
-
-    Raises:
-        ConfigError: its folder does not exist or cannot be written to, or it is a folder.
-    """
-    if out.is_dir():
-        message = f"--out {out}: is a folder, expected a file name"
-        raise ConfigError(message)
-    probe = out.with_name(f".{out.name}.probe")
-    try:
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        message = f"--out {out}: the folder cannot be written to ({error.strerror}): choose another, or create it"
-        raise ConfigError(message) from error

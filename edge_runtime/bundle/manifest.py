@@ -266,7 +266,7 @@ class Manifest(Recipe):
     has_image_score: bool
     normalisation: Literal["threshold_relative"]
     golden: Annotated[tuple[GoldenSpec, ...], Field(min_length=1)]
-    golden_tolerance: Annotated[float, Field(gt=0)]  # share of the map's and the score's range
+    golden_tolerance: Annotated[float, Field(gt=0, le=0.1)]  # share of the map's and the score's range
     licences: str  # member: JSON
     report: str | None  # member: HTML
     members: dict[str, Digest]  # every member but the manifest and the signature

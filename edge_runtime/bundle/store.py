@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from edge_runtime.bundle.archive import Archive, write_archive
 from edge_runtime.bundle.manifest import FORMAT_VERSION, DraftManifest, Manifest, Strict, dump
-from edge_runtime.errors import BundleError, DigestMismatchError, ManifestError, UnsupportedFormatError
+from edge_runtime.errors import BundleError, ConfigError, DigestMismatchError, ManifestError, UnsupportedFormatError
 
 MANIFEST = "manifest.json"
 DRAFT = "draft.json"
@@ -114,6 +114,24 @@ def check_digests(archive: Archive, name: str, members: Mapping[str, str]) -> No
         if found != expected:
             message = f"{archive.path}: member {member} has digest {found[:12]}, sealed was {expected[:12]}: copy the file again"
             raise DigestMismatchError(message)
+
+
+def check_writable(out: Path) -> None:
+    """Refuse an output that cannot be written, before hours of work.
+
+    Raises:
+        ConfigError: its folder does not exist or cannot be written to, or it is a folder.
+    """
+    if out.is_dir():
+        message = f"--out {out}: is a folder, expected a file name"
+        raise ConfigError(message)
+    probe = out.with_name(f".{out.name}.probe")
+    try:
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        message = f"--out {out}: the folder cannot be written to ({error.strerror}): choose another, or create it"
+        raise ConfigError(message) from error
 
 
 def write(path: Path, manifest: Strict, members: Mapping[str, bytes], name: str) -> str:

@@ -1,6 +1,7 @@
 """Owns what the commands' argument parsers share."""
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -62,6 +63,7 @@ def write_bytes(path: Path, data: bytes) -> None:
         temporary.write_bytes(data)
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a path below a file cannot even be looked at
+            temporary.unlink(missing_ok=True)
         message = f"{path}: cannot be written ({error.strerror}): free space or choose another folder"
         raise ConfigError(message) from error

@@ -1,0 +1,79 @@
+"""A sealed bundle that inspects a 1130x460 frame in many tiles finds a defect wherever it lies."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from calibration.layouts import open_dataset
+from calibration.perturb import paint_defect
+from calibration.sealing import seal
+from edge_runtime.decision import Verdict
+from edge_runtime.imaging.frames import encode_png
+from edge_runtime.inspector import Inspector
+from edge_runtime.scorer import make_plan
+from trainer.config import make_config
+from trainer.fitting import fit
+
+WIDTH, HEIGHT = 1130, 460
+CORE, HALO = 192, 32
+
+
+def sheet(seed: int) -> NDArray[np.uint8]:
+    """Rolled metal sheet: grain along x, slow shading, noise; (460, 1130, 3)."""
+    random = np.random.default_rng(seed)
+    grain = np.repeat(random.normal(0, 6, (HEIGHT, WIDTH // 10)), 10, axis=1)
+    shade = 10 * np.sin(np.linspace(0, 3, WIDTH) + random.uniform(0, 6))
+    grey = 120 + grain + shade + random.normal(0, 3, (HEIGHT, WIDTH))
+    return np.clip(grey, 0, 255).astype(np.uint8)[:, :, np.newaxis].repeat(3, axis=2)
+
+
+@pytest.fixture(scope="module")
+def inspector(tmp_path_factory: pytest.TempPathFactory) -> Inspector:
+    folder = tmp_path_factory.mktemp("sheet")
+    (folder / "good").mkdir()
+    for seed in range(14):
+        (folder / "good" / f"{seed:02}.png").write_bytes(encode_png(sheet(seed)))
+    flags = {"backbone": "gabor", "tile": CORE, "halo": HALO, "coreset": 300, "holdout": 0.4, "workers": 0}
+    fit(make_config(flags | {"policy": "sigma:5"}, None), folder / "good", folder / "sheet.draft")
+    bundle: Path = seal(folder / "sheet.draft", open_dataset(folder / "good"), folder / "sheet.takt").path
+    return Inspector.open(bundle)
+
+
+def places() -> list[tuple[int, int]]:
+    """Every tile corner, border centre and tile centre of the frame, moved inside where it lies on its rim."""
+    xs = sorted({min(x, WIDTH - 8) for x in range(0, WIDTH + CORE, CORE // 2)})
+    ys = sorted({min(y, HEIGHT - 8) for y in range(0, HEIGHT + CORE, CORE // 2)})
+    return [(max(x, 8), max(y, 8)) for y in ys for x in xs]
+
+
+def test_the_plan_has_several_tiles_and_covers_every_pixel_once(inspector: Inspector) -> None:
+    recipe = inspector.scorer.recipe
+    plan = make_plan(recipe, recipe.geometry.regions[0])
+
+    assert (plan.columns, plan.rows) == (6, 3)
+    assert recipe.tiling.batch == 4  # 18 tiles: the last batch is padded
+    assert (plan.coverage() == 1).all()
+
+
+def test_an_unseen_good_sheet_is_accepted(inspector: Inspector) -> None:
+    assert inspector.inspect(sheet(100)).verdict is Verdict.ACCEPT
+
+
+def test_a_defect_on_every_tile_border_corner_and_centre_is_rejected_and_listed_where_it_is(
+    inspector: Inspector,
+) -> None:
+    for x, y in places():
+        frame = sheet(101)
+        shape = np.zeros((HEIGHT, WIDTH), dtype=np.bool_)
+        shape[y - 7 : y + 8, x - 7 : x + 8] = True
+        paint_defect(frame, shape, white=255)
+
+        inspection = inspector.inspect(frame)
+
+        assert inspection.verdict is Verdict.REJECT, (x, y)
+        best = inspection.regions[0]
+        assert best.x <= x < best.x + best.width, (x, y, best)
+        assert best.y <= y < best.y + best.height, (x, y, best)
+        assert max(best.width, best.height) < 3 * CORE // 4, (x, y, best)

@@ -3,6 +3,7 @@
 import csv
 import io
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--overlays", metavar="DIR", help="write the frame under its heatmap, PNG")
     parser.add_argument("--maps", metavar="DIR", help="write raw anomaly maps at the frame's size, float32 .npy")
     parser.add_argument("--masks", metavar="DIR", help="write the map cut at the pixel threshold, PNG")
-    parser.add_argument("--only-wrong", action="store_true", help="write and print only what was not accepted")
+    parser.add_argument("--only-wrong", action="store_true", help="print, write and list only what was not accepted")
     parser.add_argument("--csv", type=Path, metavar="F", help="write a table")
     parser.add_argument("--artefact", metavar="NAME", help="which artefact of the bundle to run")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of one inspection")
@@ -37,20 +38,23 @@ def run(arguments: Sequence[str]) -> int:
     outputs = {name: folder(value) for name in ("overlays", "maps", "masks") if (value := getattr(options, name))}
     files = list(find_images(options.paths))
     inspector = Inspector.open(options.bundle, artefact=options.artefact, threads=options.threads)
-    rows = []
+    rows: list[dict[str, Any]] = []
+    counts: Counter[Verdict] = Counter()
     failed = 0
     for path, name in files:
         inspection = inspector.inspect_file(path)
         failed += inspection.reason is Reason.BAD_IMAGE
-        rows.append(as_json(path, inspection))
+        counts[inspection.verdict] += 1
         if options.only_wrong and inspection.verdict is Verdict.ACCEPT:
             continue
+        rows.append(as_json(path, inspection))
         _print(rows[-1], inspection, as_lines=options.json)
         _write_pictures(inspector, inspection, path, name, outputs)
     if options.csv:
         write_bytes(options.csv, _table(rows))
     if not options.json:
-        _summarise(rows)
+        said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in Verdict if counts[verdict])
+        sys.stderr.write(f"{counts.total()} image(s): {said}\n")
     return DataError.exit_code if failed else 0
 
 
@@ -161,9 +165,3 @@ def _table(rows: Sequence[dict[str, Any]]) -> bytes:
         cells = {**row, "regions": len(row["regions"]), "total_ms": row["timings_ms"]["total"]}
         writer.writerow(["" if cells[column] is None else cells[column] for column in _COLUMNS])
     return buffer.getvalue().encode()
-
-
-def _summarise(rows: Sequence[dict[str, Any]]) -> None:
-    counts = {verdict: sum(row["verdict"] == verdict for row in rows) for verdict in Verdict}
-    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
-    sys.stderr.write(f"{len(rows)} image(s): {said}\n")

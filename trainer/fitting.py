@@ -109,7 +109,7 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
         calibration_split=config.calibration_split,
         seed=config.seed,
     )
-    found = survey(splits.fit)
+    found = survey((*splits.fit, *splits.validation, *splits.calibration))
     geometry, members = make_geometry(config, found)
     device = _device(config.device)
     features = _features(config, method, found).to(device)

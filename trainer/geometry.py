@@ -20,7 +20,7 @@ _TILE_BATCH = 4
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FrameSurvey:
-    """What the images of the fit share have in common."""
+    """What the images that a build learns from have in common."""
 
     size: Size
     pixel_format: PixelFormat
@@ -28,7 +28,7 @@ class FrameSurvey:
 
 
 def survey(samples: Sequence[Sample]) -> FrameSurvey:
-    """Look at every image of the fit share once.
+    """Look at every image that a build learns from once, held-out ones included, before hours are spent.
 
     Raises:
         DataError: one cannot be read, they differ in size or depth, or none of them shows anything.

@@ -15,7 +15,7 @@ from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleError, DataError
 from edge_runtime.imaging.frames import Frame, Pixels, Size
 from edge_runtime.imaging.geometry import Crop, Region, region
-from edge_runtime.imaging.maps import Map, smooth, upsample
+from edge_runtime.imaging.maps import Map, pooled, smooth, upsample
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.imaging.tiles import TilePlan
 
@@ -168,6 +168,9 @@ class Scorer:
         match self.recipe.map_policy.image_score:
             case ImageScoreRule.MAX_RAW:
                 return _peak(grid, inspected.valid_grid)
+            case ImageScoreRule.POOLED_MAX:
+                cells = self.recipe.map_policy.pooled_cells or 1
+                return _peak(pooled(grid, cells, inspected.valid_grid), inspected.valid_grid)
             case ImageScoreRule.MAX_SMOOTHED:
                 return _peak(plane_map, inspected.valid_plane)
             case ImageScoreRule.GRAPH:

@@ -131,6 +131,7 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
             sigma=method.sigma,
             smallest_region_px=config.smallest_region,
             image_score=method.image_score,
+            pooled_cells=method.pooled_cells,
         ),
         provenance=ProvenanceSpec(
             method=method.name,

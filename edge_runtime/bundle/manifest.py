@@ -106,6 +106,7 @@ class ImageScoreRule(StrEnum):
     """Where the image score comes from."""
 
     MAX_RAW = "max_raw"  # maximum of the stitched map at the feature grid
+    POOLED_MAX = "pooled_max"  # maximum of the stitched map averaged over `pooled_cells` x `pooled_cells` cells
     MAX_SMOOTHED = "max_smoothed"  # maximum of the upsampled and smoothed map
     GRAPH = "graph"  # the graph's own output, single-tile plans only
 
@@ -117,6 +118,15 @@ class MapPolicySpec(Strict):
     sigma: Annotated[float, Field(ge=0, le=100)]  # plane pixels
     smallest_region_px: Count  # listed regions below this area are left out; never decides
     image_score: ImageScoreRule
+    pooled_cells: Annotated[int, Field(ge=1, le=99)] | None = None  # odd; given for `pooled_max` and for no other rule
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        pooled = self.image_score is ImageScoreRule.POOLED_MAX
+        if pooled != (self.pooled_cells is not None) or (self.pooled_cells or 1) % 2 == 0:
+            message = f"pooled_cells is {self.pooled_cells}: an odd number with pooled_max, absent otherwise"
+            raise ValueError(message)
+        return self
 
 
 class SplitsSpec(Strict):

@@ -50,6 +50,22 @@ def smooth(plane_map: Map, sigma: float) -> Map:
     )
 
 
+def pooled(grid: Map, cells: int, valid: NDArray[np.bool_] | None) -> Map:
+    """Average each cell with its neighbours, `cells` in each direction; only valid cells of the grid count.
+
+    Args:
+        grid: (h, w).
+        cells: side of the square window, odd.
+        valid: (h, w), or None where every cell counts; values of windows without any valid cell are 0.
+    """
+    counted = np.ones_like(grid) if valid is None else valid.astype(np.float32)
+    sums, counts = (
+        cv2.boxFilter(values, -1, (cells, cells), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        for values in (grid * counted, counted)
+    )
+    return np.asarray(sums / np.maximum(counts, 1), dtype=np.float32)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ListedRegion:
     """One connected area of a map at or above the pixel threshold, in frame pixels."""

@@ -175,7 +175,11 @@ def make_recipe(
             position_bound=position_bound,
         ),
         map_policy=MapPolicySpec(
-            upsampling="bilinear", sigma=sigma, smallest_region_px=smallest_region_px, image_score=rule
+            upsampling="bilinear",
+            sigma=sigma,
+            smallest_region_px=smallest_region_px,
+            image_score=rule,
+            pooled_cells=3 if rule is ImageScoreRule.POOLED_MAX else None,
         ),
         provenance=ProvenanceSpec(
             method="brightness",

@@ -68,6 +68,10 @@ class Method(Protocol):
         """Where the image score comes from."""
 
     @property
+    def pooled_cells(self) -> int | None:
+        """Side of the window that `pooled_max` averages over; None for other rules."""
+
+    @property
     def sigma(self) -> float:
         """Gaussian smoothing of the map, in plane pixels."""
 

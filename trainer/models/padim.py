@@ -3,13 +3,12 @@
 Defard et al., ICPR 2021 workshops, arXiv:2011.08785.
 
 Departures, with figures in docs/decisions/0005-padim-embedding.md. Channels are reduced by a random semi-orthogonal
-matrix for each layer (Kim et al., Pattern Recognition Letters 2022, arXiv:2105.14737) and not by drawing some of them:
-which channels a seed drew moved the pixel AP of one set between 0.44 and 0.63. Deeper layers are brought to the first
-layer's grid bilinearly, as PatchCore does, and not by repeating cells.
+matrix (Kim et al., Pattern Recognition Letters 2022, arXiv:2105.14737) and not by drawing some of them: which ones a
+seed drew moved the pixel AP of one set between 0.44 and 0.63. Before, each is scaled by the inverse root of its spread
+at a place. Deeper layers are brought to the first layer's grid bilinearly and not by repeating cells.
 """
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -24,33 +23,72 @@ REGULARISATION = 0.01
 CHANNELS = 100
 CHANNELS_WIDE = 550  # the paper's number for its 1792 channels of Wide ResNet-50
 _WIDE = 1000
+_QUIET = 0.1  # of the typical spread: quieter channels are not raised further
 _BLOCK = 256  # places factorised at a time
 
 
 class Embedding(nn.Module):
-    """Reduces each layer's channels and joins all layers at the first layer's grid."""
+    """Mixes all layers' channels into a few, at the first layer's grid."""
 
-    def __init__(self, channels: tuple[int, ...], seed: int) -> None:
-        """Draw a semi-orthogonal matrix (k_i, D_i) for each layer; few channels are left as they are.
+    def __init__(self, spreads: list[Tensor], seed: int) -> None:
+        """Draw a semi-orthogonal matrix for channels that are scaled to like spread first.
 
         Args:
-            channels: D_i by layer.
+            spreads: (D_i,) by layer, the deviation of each channel between good parts at one place.
             seed: of the draw.
         """
         super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        for index, (count, kept) in enumerate(zip(channels, shares(channels), strict=True)):
-            drawn = torch.eye(count) if kept == count else torch.randn(count, kept, generator=generator)
-            self.register_buffer(f"mixing_{index}", torch.linalg.qr(drawn).Q.T.reshape(kept, count, 1, 1))
-        self.kept = sum(shares(channels))
+        spread = torch.cat(spreads).to("cpu", torch.float32)
+        total = len(spread)
+        self.kept = min(CHANNELS_WIDE if total > _WIDE else CHANNELS, total)
+        drawn = torch.randn(total, self.kept, generator=torch.Generator().manual_seed(seed))
+        typical = spread.mean()
+        # the root only: full equality would raise channels that are mere noise, none would let a few loud ones decide
+        scale = (typical / spread.clamp(min=_QUIET * typical)).sqrt()
+        mixing = torch.linalg.qr(drawn).Q * scale.unsqueeze(1)
+        for index, part in enumerate(torch.split(mixing, [len(layer) for layer in spreads])):
+            self.register_buffer(f"mixing_{index}", part.T.reshape(self.kept, -1, 1, 1).contiguous())
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         """[(B, D_i, h_i, w_i)] -> (B, D, h, w) of the first layer's h and w."""
         # mixing and interpolation are both linear: mixing first, on the small grids, gives the same for less
         mixed = [functional.conv2d(layer, self.get_buffer(f"mixing_{index}")) for index, layer in enumerate(maps)]
-        grid = mixed[0].shape[-2:]
-        scaled = [functional.interpolate(m, size=grid, mode="bilinear", align_corners=False) for m in mixed[1:]]
-        return torch.cat([mixed[0], *scaled], dim=1)
+        joined = mixed[0]
+        for part in mixed[1:]:
+            joined = joined + functional.interpolate(part, size=joined.shape[-2:], mode="bilinear", align_corners=False)
+        return joined
+
+
+def spreads(features: Features, tiles: TrainingTiles) -> list[Tensor]:
+    """Of each layer (D_i,): the deviation of every channel between good parts at one place, averaged over places.
+
+    Raises:
+        DataError: the parts do not differ at all, or show nothing.
+    """
+    counts = 0
+    sums: list[Tensor] = []
+    squares: list[Tensor] = []
+    pivots: list[Tensor] = []
+    for batch in with_contrast(tiles):
+        maps = [layer.to(torch.float64) for layer in features(batch.tiles)]
+        if not pivots:
+            pivots = [layer.mean(dim=0) for layer in maps]
+            sums = [torch.zeros_like(pivot) for pivot in pivots]
+            squares = [torch.zeros_like(pivot) for pivot in pivots]
+        counts += len(batch.tiles)
+        for index, layer in enumerate(maps):
+            difference = layer - pivots[index]
+            sums[index] += difference.sum(dim=0)
+            squares[index] += difference.square().sum(dim=0)
+    if counts < 2:  # noqa: PLR2004 - an unbiased variance divides by n - 1
+        message = f"PaDiM needs 2 good images to fit to at least, there are {counts}"
+        raise DataError(message)
+    variances = [
+        (square - total.square() / counts).clamp(min=0).mean(dim=(1, 2)) / (counts - 1)
+        for square, total in zip(squares, sums, strict=True)
+    ]
+    check_varies(float(torch.cat(variances).sum()), "the patches at their places")
+    return [variance.sqrt() for variance in variances]
 
 
 class PaDiM(nn.Module):
@@ -84,14 +122,6 @@ class PaDiM(nn.Module):
         return distance.T.reshape(batch, height, width)
 
 
-def shares(channels: tuple[int, ...]) -> tuple[int, ...]:
-    """Channels that each layer keeps: in proportion, 100 together, or 550 of a wide network."""
-    total = sum(channels)
-    kept = min(CHANNELS_WIDE if total > _WIDE else CHANNELS, total)
-    borders = [round(kept * sum(channels[:index]) / total) for index in range(len(channels) + 1)]
-    return tuple(stop - start for start, stop in pairwise(borders))
-
-
 @dataclass(frozen=True, slots=True)
 class PaDiMMethod:
     """PaDiM as the trainer's registry knows it."""
@@ -100,19 +130,23 @@ class PaDiMMethod:
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = True
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
+    pooled_cells: int | None = None
     sigma: float = 4.0
     settings: frozenset[str] = frozenset()
 
     def predict_bytes(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
         """Sums of outer products in float64, then the whitening in float32, at every place of the plane."""
-        count = sum(shares(features.channels))
+        total = sum(features.channels)
+        count = min(CHANNELS_WIDE if total > _WIDE else CHANNELS, total)
         height, width = tiles.grid
         return height * width * count * count * (8 + 4)
 
     def fit(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> PaDiM:
         """Mean and unbiased covariance, plus 0.01 I, of good patches at every place."""
         device = features.mean.device
-        embedding = Embedding(features.channels, settings.seed).to(device)
+        with torch.inference_mode():
+            spread = spreads(features, tiles)
+        embedding = Embedding([layer.clone() for layer in spread], settings.seed).to(device)
         height, width = tiles.grid
         places, channels = height * width, embedding.kept
         sums = torch.zeros(places, channels, dtype=torch.float64, device=device)
@@ -120,7 +154,7 @@ class PaDiMMethod:
         pivot: Tensor | None = None  # of the first batch: sums of differences do not cancel as sums of squares do
         count = 0
         with torch.inference_mode():
-            for batch in with_contrast(tiles):
+            for batch in tiles:
                 patches = embedding(features(batch.tiles)).permute(2, 3, 0, 1).reshape(places, -1, channels)
                 if pivot is None:
                     pivot = patches.mean(dim=1, keepdim=True)
@@ -128,8 +162,8 @@ class PaDiMMethod:
                 sums += difference.sum(dim=1)
                 products += difference.transpose(1, 2) @ difference
                 count += patches.shape[1]
-        if count < 2 or pivot is None:  # noqa: PLR2004 - an unbiased covariance divides by n - 1
-            message = f"PaDiM needs 2 good images to fit to at least, there are {count}"
+        if pivot is None:
+            message = "PaDiM found no tile to fit to: the valid area leaves nothing"
             raise DataError(message)
         mean, whitening = _statistics(sums, products, count)
         return PaDiM(features, embedding, mean=pivot.squeeze(1).clone() + mean, whitening=whitening)
@@ -141,13 +175,10 @@ def _statistics(sums: Tensor, products: Tensor, count: int) -> tuple[Tensor, Ten
     mean = sums / count
     whitening = torch.empty(places, channels, channels, dtype=torch.float32, device=sums.device)
     identity = torch.eye(channels, dtype=torch.float64, device=sums.device)
-    variance = 0.0
     for start in range(0, places, _BLOCK):
         block = slice(start, start + _BLOCK)
         outer = mean[block].unsqueeze(2) @ mean[block].unsqueeze(1)
         covariance = (products[block] - count * outer) / (count - 1)
-        variance += float(covariance.diagonal(dim1=1, dim2=2).sum())
         factor = torch.linalg.cholesky(covariance + REGULARISATION * identity)
         whitening[block] = torch.linalg.solve_triangular(factor, identity.expand_as(factor), upper=False)
-    check_varies(variance, "the patches at their places")
     return mean.to(torch.float32), whitening

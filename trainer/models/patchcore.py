@@ -4,8 +4,8 @@ Roth et al., CVPR 2022, arXiv:2106.08265.
 
 Departures. The distance is computed in two steps: the nearest patch is found with a matrix product, then its distance
 is computed from the difference itself, because |x|^2 + |c|^2 - 2xc cancels near zero, and all the more in low precision.
-The image score is the maximum of the smoothed map and not the re-weighted maximum of the raw one: see
-docs/methods.md for the figures of both.
+The image score is the largest mean over 3x3 cells and not the re-weighted maximum of single cells; the bank is smaller.
+Both with figures in docs/decisions/0006-patchcore-score.md.
 """
 
 from dataclasses import dataclass
@@ -21,7 +21,8 @@ from trainer.models.method import FitSettings, TrainingTiles, with_contrast
 from trainer.progress import counter
 
 DEFAULT_CORESET = 0.01
-MAX_BANK = 20_000  # patches; a larger bank makes every inspection slower for little
+DEFAULT_BANK = 1_500  # patches at most, unless the user asks for more: a larger bank learns the noise of good parts
+MAX_BANK = 20_000  # patches; beyond, the bank alone would take more time than the network
 
 
 class PatchCore(nn.Module):
@@ -67,7 +68,8 @@ class PatchCoreMethod:
     name: str = "patchcore"
     layers: tuple[str, ...] = ("layer2", "layer3")
     position_bound: bool = False
-    image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
+    image_score: ImageScoreRule = ImageScoreRule.POOLED_MAX
+    pooled_cells: int | None = 3
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"coreset"})
 
@@ -94,7 +96,8 @@ class PatchCoreMethod:
 
 
 def bank_size(patches: int, coreset: float | None) -> int:
-    """Patches to keep: a share of those seen, or a number, 20,000 at most."""
-    asked = DEFAULT_CORESET if coreset is None else coreset
-    wanted = round(asked * patches) if isinstance(asked, float) else asked
+    """Patches to keep: 1 % and 1500 at most, or what the user asks for, a share or a number, and 20,000 at most."""
+    if coreset is None:
+        return max(1, min(round(DEFAULT_CORESET * patches), DEFAULT_BANK))
+    wanted = round(coreset * patches) if isinstance(coreset, float) else coreset
     return max(1, min(wanted, patches, MAX_BANK))

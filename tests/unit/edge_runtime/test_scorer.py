@@ -85,7 +85,7 @@ def test_a_score_and_a_map_do_not_depend_on_the_batch(batch: int) -> None:
     assert np.array_equal(one.plane_map, other.plane_map)
 
 
-@pytest.mark.parametrize("rule", [ImageScoreRule.MAX_RAW, ImageScoreRule.GRAPH])
+@pytest.mark.parametrize("rule", [ImageScoreRule.MAX_RAW, ImageScoreRule.POOLED_MAX, ImageScoreRule.GRAPH])
 def test_slots_that_no_tile_fills_decide_nothing(rule: ImageScoreRule) -> None:
     recipe = make_recipe(core=Size(64, 48), batch=4, rule=rule)  # one tile; three slots stay white
     engine = BrightnessEngine(recipe, image_score=True)
@@ -181,23 +181,24 @@ def test_the_graphs_score_is_the_largest_of_its_tiles() -> None:
 
 def test_a_smoothed_maximum_is_that_of_the_smoothed_map_and_a_raw_one_that_of_the_grid() -> None:
     frame = spotted(Size(64, 48), (20, 20))
-    raw, smoothed = (
+    raw, pooled, smoothed = (
         scorer(make_recipe(sigma=4.0, rule=rule)).score(frame).regions[0]
-        for rule in (ImageScoreRule.MAX_RAW, ImageScoreRule.MAX_SMOOTHED)
+        for rule in (ImageScoreRule.MAX_RAW, ImageScoreRule.POOLED_MAX, ImageScoreRule.MAX_SMOOTHED)
     )
     assert raw.image_score == raw.grid.max() == 250
+    assert DARK < pooled.image_score < 100  # one bright cell among nine
     assert smoothed.image_score == smoothed.plane_map.max()
     assert DARK < smoothed.image_score < 200
 
 
-@pytest.mark.parametrize("rule", [ImageScoreRule.MAX_RAW, ImageScoreRule.MAX_SMOOTHED])
+@pytest.mark.parametrize("rule", [ImageScoreRule.MAX_RAW, ImageScoreRule.POOLED_MAX, ImageScoreRule.MAX_SMOOTHED])
 def test_a_bright_spot_outside_the_valid_area_is_kept_out_of_the_score(rule: ImageScoreRule) -> None:
     area = np.zeros((48, 64), np.bool_)
     area[:, :24] = True
     recipe = make_recipe(regions=(make_region("cap", (0, 0, 64, 48), valid_area="area"),), rule=rule)
     masked = scorer(recipe, area=area)
     assert masked.score(spotted(Size(64, 48), (50, 20))).regions[0].image_score == DARK
-    assert masked.score(spotted(Size(64, 48), (20, 20))).regions[0].image_score > 200
+    assert masked.score(spotted(Size(64, 48), (20, 20))).regions[0].image_score > DARK + 20
     scored = masked.score(spotted(Size(64, 48), (50, 20)))
     assert masked.valid_peak(scored.regions[0]) == DARK
     assert np.nanmax(masked.frame_map(scored)) == DARK

@@ -51,6 +51,7 @@ def test_layers_are_pooled_over_their_neighbours_and_joined_at_the_first_grid() 
 
 def test_the_bank_is_a_share_or_a_number_and_never_larger_than_it_may_be() -> None:
     assert bank_size(10_000, None) == 100
+    assert bank_size(1_000_000, None) == 1500
     assert bank_size(10_000, 0.1) == 1000
     assert bank_size(10_000, 77) == 77
     assert bank_size(50, 77) == 50

@@ -7,7 +7,7 @@ from scipy import ndimage
 from support.toys import scramble
 
 from edge_runtime.imaging.frames import Size
-from edge_runtime.imaging.maps import ListedRegion, list_regions, rescale, smooth, upsample
+from edge_runtime.imaging.maps import ListedRegion, list_regions, pooled, rescale, smooth, upsample
 
 
 def noise(height: int, width: int) -> NDArray[np.float32]:
@@ -150,3 +150,22 @@ def test_a_cell_that_is_no_number_comes_through_upsampling_as_none_and_without_a
     found = upsample(grid, stride=4, offset=1.5, plane=Size(28, 20))
     assert not np.isfinite(found[8:12, 12:16]).any()
     assert np.isfinite(found[:4]).all()
+
+
+def test_pooling_averages_the_valid_cells_of_the_window_and_no_others() -> None:
+    grid = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
+    valid = np.random.default_rng(1).random((5, 7)) < 0.7
+
+    found = pooled(grid, 3, valid)
+
+    for row in range(5):
+        for column in range(7):
+            window = (slice(max(row - 1, 0), row + 2), slice(max(column - 1, 0), column + 2))
+            cells = grid[window][valid[window]]
+            assert found[row, column] == pytest.approx(cells.mean() if cells.size else 0.0, abs=1e-5)
+
+
+def test_pooling_over_one_cell_changes_nothing() -> None:
+    grid = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
+
+    np.testing.assert_array_equal(pooled(grid, 1, None), grid)

@@ -128,9 +128,10 @@ def evidence(
     Raises:
         ParityError: more verdicts flip than the artefact's precision may.
     """
+    frames = {(pair.frame, pair.variant) for pair in measurement.scores}
     found = ParityEvidence(
-        frames=len(measurement.scores),
-        kinds=dict(Counter(pair.variant for pair in measurement.scores)),
+        frames=len(frames),
+        kinds=dict(Counter(variant for _, variant in frames)),
         map_range=measurement.map_range,
         map_max_abs=measurement.map_max_abs,
         score_range=measurement.score_range,
@@ -178,7 +179,7 @@ def recount(
             flips += 1
     if flips > found.flip_limit:
         message = (
-            f"artefact {artefact}: {flips} of {found.frames} verdicts flip, allowed are {found.flip_limit}: "
+            f"artefact {artefact}: {flips} of {len(scores)} verdicts flip, allowed are {found.flip_limit}: "
             "leave this precision out"
         )
         raise ParityError(message)

@@ -125,7 +125,7 @@ def threshold(policy: Policy, good: Scores, defective: Scores) -> Threshold:
 def _need(policy: Policy, kind: str, found: int, needed: int) -> None:
     if found < needed:
         way = (
-            "set a share of the test tree apart with --calibration-split"
+            "set a share of the test tree apart with `takt build --calibration-split`, or calibrate on other images that have some"
             if kind == "defective"
             else "give more good images, or a larger --holdout"
         )

@@ -103,8 +103,11 @@ def make_config(flags: dict[str, Any], file: Path | None) -> BuildConfig:
         return BuildConfig.model_validate_json(json.dumps(values, default=str))  # a date is text: of the wrong kind
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        message = f"{file or 'build'}: {where + ': ' if where else ''}{first['msg'].removeprefix('Value error, ')}"
+        where = [str(file)] if file is not None else []
+        if first["loc"]:
+            where.append(".".join(str(part) for part in first["loc"]))
+        fault = "no such setting" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+        message = ": ".join([*where, fault])
         raise ConfigError(message) from error
 
 

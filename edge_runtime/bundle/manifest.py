@@ -215,6 +215,11 @@ class RegionThresholds(Strict):
     display_low: float  # raw map value at the lower end of the heatmap's colours
     display_high: float
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        Thresholds(reject=self.reject, review=self.review)  # its own rules, before a frame meets them
+        return self
+
     @property
     def image(self) -> Thresholds:
         """The image thresholds as `decide` takes them."""

@@ -93,8 +93,8 @@ class Frame:
         """
         if self.format.dtype != target.dtype or self.format.channels > target.channels:
             message = (
-                f"frame is {self.format}, the bundle takes {target}: set the camera to {target}, "
-                f"or build the bundle from {self.format} images"
+                f"frame is {self.format.canonical}, the bundle takes {target}: set the camera to {target}, "
+                f"or build the bundle from {self.format.canonical} images"
             )
             raise DataError(message)
         pixels = self.pixels if self.pixels.ndim == 3 else self.pixels[:, :, np.newaxis]  # noqa: PLR2004

@@ -306,7 +306,7 @@ def test_a_frame_never_loses_colour_or_changes_depth(given: PixelFormat, target:
     if given.dtype == target.dtype and given.channels <= target.channels:
         assert frame.as_format(target).shape == (4, 5, target.channels)
     else:
-        with pytest.raises(DataError, match=f"frame is {given}, the bundle takes {target}"):
+        with pytest.raises(DataError, match=f"frame is {given.canonical}, the bundle takes {target}"):
             frame.as_format(target)
 
 

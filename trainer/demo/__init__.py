@@ -1,0 +1,1 @@
+"""The generated demo product: parts to try the tool on before a camera exists."""

@@ -37,7 +37,9 @@ def demo(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", default="demo", metavar="DIR", help="where everything goes (default demo)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=120, metavar="N", help="good parts to learn from")
-    parser.add_argument("--parts", type=int, default=40, metavar="N", help="unseen good parts; a third as many of each contrast")
+    parser.add_argument(
+        "--parts", type=int, default=40, metavar="N", help="unseen good parts; a third as many of each contrast"
+    )
     parser.add_argument("--backbone", help="gabor, or a timm name; the default takes what can be had")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args(arguments)
@@ -48,7 +50,11 @@ def demo(arguments: Sequence[str]) -> int:
     bundle = _build(out, options.backbone, options.seed)
     _say(f"3. inspecting unseen parts: takt run {bundle} {out / 'unseen'}")
     write_dataset(
-        out / "unseen", seed=_UNSEEN_SEED + options.seed, train=0, test_good=options.parts, per_defect=max(1, options.parts // 12)
+        out / "unseen",
+        seed=_UNSEEN_SEED + options.seed,
+        train=0,
+        test_good=options.parts,
+        per_defect=max(1, options.parts // 12),
     )
     inspected = _run(out, bundle)
     result = _result(inspected, out)
@@ -132,9 +138,13 @@ def _show(inspected: Sequence[_Inspected], result: dict[str, Any], out: Path, se
         name = Path(first.row["path"]).relative_to(out / "unseen" / "test").as_posix()
         lines.append(f"{name:<26}{truth:<18}{first.row['verdict']:<9}{first.row['score_normalized'] or 0:>6.0f}")
     lines += ["", f"{result['false_rejects']} of {result['good']} good parts rejected"]
-    lines += [f"{found} of {count} defects of {name} contrast found" for name, (found, count) in result["found"].items()]
+    lines += [
+        f"{found} of {count} defects of {name} contrast found" for name, (found, count) in result["found"].items()
+    ]
     lines.append("(low contrast lies at the noise of good parts: those are not meant to be found)")
-    lines.append(f"image AUROC at middle and high contrast: {result['image_auroc_middle_high']:.3f}; errors: {result['errors']}")
+    lines.append(
+        f"image AUROC at middle and high contrast: {result['image_auroc_middle_high']:.3f}; errors: {result['errors']}"
+    )
     lines += ["", f"report    {result['report']}", f"overlays  {result['overlays']}", f"bundle    {result['bundle']}"]
     lines.append(f"done in {seconds:.0f} s")
     sys.stdout.write("\n".join(lines) + "\n")

@@ -116,9 +116,7 @@ def scratch(
     return Blemish(window=win, surface=part, tint=tint, footprint=footprint)
 
 
-def dent(
-    rng: np.random.Generator, pose: Pose, surface: Surface, depth: float
-) -> Blemish:
+def dent(rng: np.random.Generator, pose: Pose, surface: Surface, depth: float) -> Blemish:
     """Knock a dent into the part: dark towards the lamp, bright away from it."""
     size = rng.uniform(0.045, 0.115)
     win = pose.window(_spot(rng, 0.6 * size), rng.uniform(0, math.tau), 1.9 * size)
@@ -137,9 +135,7 @@ def dent(
     return Blemish(window=win, surface=part, tint=tint, footprint=footprint)
 
 
-def stain(
-    rng: np.random.Generator, pose: Pose, surface: Surface, opacity: float
-) -> Blemish:
+def stain(rng: np.random.Generator, pose: Pose, surface: Surface, opacity: float) -> Blemish:
     """Let something dry on the part: uneven inside, darker along its border."""
     size = rng.uniform(0.06, 0.17)
     win = pose.window(_spot(rng, 0.4 * size), rng.uniform(0, math.tau), 2.4 * size)
@@ -168,9 +164,7 @@ def stain(
     return Blemish(window=win, surface=part, tint=tint, footprint=footprint)
 
 
-def uncut(
-    rng: np.random.Generator, pose: Pose, share: float
-) -> tuple[Feature, Plane, Plane]:
+def uncut(rng: np.random.Generator, pose: Pose, share: float) -> tuple[Feature, Plane, Plane]:
     """Choose a feature to leave uncut, wholly or on one side.
 
     Returns:

@@ -75,10 +75,7 @@ class Feature:
 FEATURES = (
     Feature(at=0, reach=0, radius=BORE, chamfer=0.032),
     Feature(at=-90, reach=0.245, radius=0.046, chamfer=0.012, half_length=0.06),
-    *(
-        Feature(at=60 * i, reach=BOLT_CIRCLE, radius=0.068, chamfer=0.026)
-        for i in range(6)
-    ),
+    *(Feature(at=60 * i, reach=BOLT_CIRCLE, radius=0.068, chamfer=0.026) for i in range(6)),
     Feature(at=330, reach=BOLT_CIRCLE, radius=0.034, chamfer=0.012),
     Feature(
         at=210,

@@ -103,9 +103,7 @@ def focus(radiance: NDArray[np.float32], blur: float) -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(radiance, (0, 0), blur), np.float32)
 
 
-def expose(
-    radiance: NDArray[np.float32], noise: NDArray[np.float32]
-) -> NDArray[np.uint8]:
+def expose(radiance: NDArray[np.float32], noise: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Expose the sensor.
 
     Args:

@@ -45,9 +45,7 @@ class _Scene:
     surface: Surface
 
 
-def render(
-    seed: int, *, width: int = 320, height: int = 320, defect: Defect | None = None
-) -> Part:
+def render(seed: int, *, width: int = 320, height: int = 320, defect: Defect | None = None) -> Part:
     """Render the part of a seed as an industrial camera would see it.
 
     Args:
@@ -65,10 +63,7 @@ def render(
 
     """
     if seed < 0 or min(width, height) < MIN_SIDE:
-        message = (
-            f"cannot render seed {seed} at {width}x{height} px: "
-            f"use a seed >= 0 and sides >= {MIN_SIDE} px"
-        )
+        message = f"cannot render seed {seed} at {width}x{height} px: use a seed >= 0 and sides >= {MIN_SIDE} px"
         raise ValueError(message)
     # a stream for each purpose: a defect draws from its own, so the part stays the same
     scene_seed, camera_seed, fault_seed = np.random.SeedSequence(seed).spawn(3)
@@ -174,7 +169,7 @@ def _leave_out(
     )
 
 
-def write_dataset(  # noqa: PLR0913 - one option for each thing a user may choose
+def write_dataset(
     folder: Path,
     *,
     seed: int = 0,
@@ -200,9 +195,7 @@ def write_dataset(  # noqa: PLR0913 - one option for each thing a user may choos
         ValueError: The seed is negative or the image too small.
 
     """
-    for group, (split, name, count, defect) in enumerate(
-        _groups(train, test_good, per_defect)
-    ):
+    for group, (split, name, count, defect) in enumerate(_groups(train, test_good, per_defect)):
         images = folder / split / name
         images.mkdir(parents=True, exist_ok=True)
         masks = folder / "ground_truth" / name
@@ -219,9 +212,7 @@ def write_dataset(  # noqa: PLR0913 - one option for each thing a user may choos
                 _write_png(masks / f"{index:03d}_mask.png", part.mask)
 
 
-def _groups(
-    train: int, test_good: int, per_defect: int
-) -> Iterator[tuple[str, str, int, Defect | None]]:
+def _groups(train: int, test_good: int, per_defect: int) -> Iterator[tuple[str, str, int, Defect | None]]:
     """Split, folder, number of parts and defect of every folder of images."""
     yield "train", "good", train, None
     yield "test", "good", test_good, None

@@ -34,14 +34,10 @@ class Surface:
 
     def crop(self, rows: slice, cols: slice) -> "Surface":
         """Copy a rectangle of every plane."""
-        return Surface(
-            **{f.name: getattr(self, f.name)[rows, cols].copy() for f in fields(self)}
-        )
+        return Surface(**{f.name: getattr(self, f.name)[rows, cols].copy() for f in fields(self)})
 
 
-def turned_body(
-    rng: np.random.Generator, pose: Pose, fixture: Plane, shadow: tuple[float, float]
-) -> Surface:
+def turned_body(rng: np.random.Generator, pose: Pose, fixture: Plane, shadow: tuple[float, float]) -> Surface:
     """Turn the part's face and rim, without holes, and lay it on the fixture.
 
     Args:
@@ -78,9 +74,7 @@ def turned_body(
     )
 
 
-def _disc_shadow(
-    dx: Plane, dy: Plane, radius: float, height: float, shadow: tuple[float, float]
-) -> Plane:
+def _disc_shadow(dx: Plane, dy: Plane, radius: float, height: float, shadow: tuple[float, float]) -> Plane:
     """Shadow of a disc `height` px above the ground: (H, W), 1 in its core."""
     x = dx - np.float32(shadow[0] * height)
     y = dy - np.float32(shadow[1] * height)
@@ -99,9 +93,7 @@ def _profile_slope(radius: Plane, scale: float) -> Plane:
     return np.asarray(table[index], np.float32)
 
 
-def _turned_grain(
-    rng: np.random.Generator, radius: Plane, theta: Plane, scale: float
-) -> Plane:
+def _turned_grain(rng: np.random.Generator, radius: Plane, theta: Plane, scale: float) -> Plane:
     """Tool marks of turning, long around the part: mean 0, standard deviation 1."""
     rings = int(1.05 * scale) + 2
     grain = np.zeros((rings, _TURNS), np.float32)
@@ -134,9 +126,7 @@ class Cut:
     left_in: Plane | float = 0.0  # share not cut; (h, w) is on the feature's window
 
 
-def machine(
-    surface: Surface, pose: Pose, shadow: tuple[float, float], cuts: Iterable[Cut]
-) -> None:
+def machine(surface: Surface, pose: Pose, shadow: tuple[float, float], cuts: Iterable[Cut]) -> None:
     """Cut features and the engraved mark into a turned body, in place.
 
     Args:
@@ -162,12 +152,8 @@ def _cut(surface: Surface, pose: Pose, shadow: tuple[float, float], cut: Cut) ->
     # the chamfer is cut first, so a shallow hole still has nearly all of it
     rim = bevel * (1 - left_in**3)
     fall = np.float32(0.5) * (1 - open_)
-    _mix(
-        surface.slope_x[win.box], (in_along * win.cos - in_across * win.sin) * fall, rim
-    )
-    _mix(
-        surface.slope_y[win.box], (in_along * win.sin + in_across * win.cos) * fall, rim
-    )
+    _mix(surface.slope_x[win.box], (in_along * win.cos - in_across * win.sin) * fall, rim)
+    _mix(surface.slope_y[win.box], (in_along * win.sin + in_across * win.cos) * fall, rim)
     _mix(surface.tilt[win.box], np.float32(0), rim * np.float32(0.7))
     depth = feature.depth * pose.radius
     # the lamp reaches the floor through the opening, seen from where it shines

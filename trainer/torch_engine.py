@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from edge_runtime.engines import GraphOutput, GraphShape
+from edge_runtime.engines import GraphOutput, GraphShape, input_buffers
 
 
 class TorchEngine:
@@ -18,8 +18,7 @@ class TorchEngine:
         self._module = module.to(device).eval()
         self._device = device
         self._position_bound = shape.position_bound
-        self._tiles = np.zeros((shape.batch, shape.height, shape.width, shape.channels), dtype=shape.dtype)
-        self._tile_index = np.zeros(shape.batch, dtype=np.int32)
+        self._tiles, self._tile_index = input_buffers(shape)
 
     @property
     def tiles(self) -> NDArray[Any]:

@@ -7,9 +7,27 @@ that off for the process; it is loaded before either engine, since their modules
 import os
 import sys
 
-from edge_runtime.engines.contract import Engine, EngineName, GraphOutput, GraphShape, Precision, TileGraph, open_engine
+from edge_runtime.engines.contract import (
+    Engine,
+    EngineName,
+    GraphOutput,
+    GraphShape,
+    Precision,
+    TileGraph,
+    input_buffers,
+    open_engine,
+)
 
-__all__ = ["Engine", "EngineName", "GraphOutput", "GraphShape", "Precision", "TileGraph", "open_engine"]
+__all__ = [
+    "Engine",
+    "EngineName",
+    "GraphOutput",
+    "GraphShape",
+    "Precision",
+    "TileGraph",
+    "input_buffers",
+    "open_engine",
+]
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # the whole of it, says ONNX Runtime's Privacy.md; its API comes too late
 sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # absent; OpenVINO has a stub for that

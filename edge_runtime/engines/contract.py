@@ -137,6 +137,12 @@ def open_engine(graph: TileGraph, *, threads: int | None = None, cache_dir: Path
     return OnnxRuntimeEngine(graph, threads=count)
 
 
+def input_buffers(shape: GraphShape) -> tuple[NDArray[Any], NDArray[np.int32]]:
+    """The fixed input buffers of an engine: `tiles` (B, H, W, C) and `tile_index` (B,), zeroed."""
+    tiles = np.zeros((shape.batch, shape.height, shape.width, shape.channels), dtype=shape.dtype)
+    return tiles, np.zeros(shape.batch, dtype=np.int32)
+
+
 def check_contract(
     kind: str,
     expected: Ports,

@@ -6,7 +6,7 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from edge_runtime.engines.contract import GraphOutput, Ports, TileGraph, check_contract
+from edge_runtime.engines.contract import GraphOutput, Ports, TileGraph, check_contract, input_buffers
 from edge_runtime.errors import EngineError
 
 _DTYPES = {
@@ -37,8 +37,7 @@ class OnnxRuntimeEngine:
         check_contract("outputs", graph.shape.outputs, _ports(self._session.get_outputs()))
         shape = graph.shape
         self._names = list(shape.outputs)
-        self._tiles = np.zeros((shape.batch, shape.height, shape.width, shape.channels), dtype=shape.dtype)
-        self._tile_index = np.zeros(shape.batch, dtype=np.int32)
+        self._tiles, self._tile_index = input_buffers(shape)
         self._feed: dict[str, NDArray[Any]] = {"tiles": self._tiles}
         if shape.position_bound:
             self._feed["tile_index"] = self._tile_index

@@ -7,7 +7,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from edge_runtime.engines.contract import GraphOutput, Ports, Precision, TileGraph, check_contract
+from edge_runtime.engines.contract import GraphOutput, Ports, Precision, TileGraph, check_contract, input_buffers
 from edge_runtime.errors import ConfigError, EngineError
 
 _HINTS = {Precision.F32: "f32", Precision.BF16: "bf16"}
@@ -29,8 +29,7 @@ class OpenVinoEngine:
         check_contract("outputs", graph.shape.outputs, _ports(compiled.outputs))
         shape = graph.shape
         self._has_score = shape.image_score
-        self._tiles = np.zeros((shape.batch, shape.height, shape.width, shape.channels), dtype=shape.dtype)
-        self._tile_index = np.zeros(shape.batch, dtype=np.int32)
+        self._tiles, self._tile_index = input_buffers(shape)
         # a shared tensor holds no reference to its array (openvino issue 36554): both stay attributes
         self._tensors = {"tiles": ov.Tensor(self._tiles, shared_memory=True)}
         if shape.position_bound:

@@ -25,6 +25,12 @@ _SUMMARIES = {
     "calibrate": "set new thresholds from new images, in a new bundle",
     "run": "inspect image files",
     "bundle": "show or verify a bundle",
+    "serve": "the service: one answer for every trigger",
+    "camera": "a camera process, for `takt serve` on this host",
+    "trigger": "trigger a running service and print its answers",
+    "watch": "print answers as the service gives them",
+    "status": "how a running service does",
+    "control": "change bundles, halt and resume a running service",
     "demo": "generated parts, a bundle of them, and verdicts",
     "bench": "measure Takt, for the tables in docs",
 }

@@ -1,0 +1,1 @@
+"""Sources of frames and the process that feeds them to the service."""

@@ -1,0 +1,1 @@
+"""The service on the factory PC: one answer for every trigger, in time."""

@@ -9,11 +9,15 @@ if TYPE_CHECKING:
 __all__ = ["Frame", "Inspection", "Inspector", "PixelFormat"]
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever `inspector` exports
-    """Import the inspector when it is first asked for: `takt --help` must not wait for an inference engine."""
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever the modules export
+    """Import what is asked for when it is: neither `takt --help` nor a gateway may wait for an inference engine."""
     if name not in __all__:
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
+    if name in {"Frame", "PixelFormat"}:
+        from edge_runtime.imaging import frames  # noqa: PLC0415
+
+        return getattr(frames, name)
     from edge_runtime import inspector  # noqa: PLC0415
 
     return getattr(inspector, name)

@@ -113,11 +113,12 @@ class Inspector:
         mask = np.zeros((size.height, size.width), dtype=np.uint8)
         for part in inspection.scored.regions:
             threshold = self.artefact.thresholds[part.name].pixel
+            if threshold is None:
+                continue
             region_map = self.scorer.region_map(part)
             x, y = self.scorer.origin(part.name)
-            if threshold is not None:
-                window = mask[y : y + region_map.shape[0], x : x + region_map.shape[1]]
-                window[np.nan_to_num(region_map, nan=-np.inf) >= threshold] = 255
+            window = mask[y : y + region_map.shape[0], x : x + region_map.shape[1]]
+            window[np.nan_to_num(region_map, nan=-np.inf) >= threshold] = 255
         return mask
 
     def _framed(self, frame: Frame | NDArray[np.uint8 | np.uint16]) -> Frame:
@@ -199,7 +200,7 @@ class Inspector:
         listed: list[ListedRegion] = []
         for part in scored.regions:
             threshold = self.artefact.thresholds[part.name].pixel
-            if threshold is None or self.scorer.valid_peak(part) < threshold:
+            if threshold is None or not self.scorer.reaches(part, threshold):
                 continue
             listed.extend(
                 list_regions(

@@ -4,8 +4,9 @@ The trainer (with torch behind the engine Protocol), calibration and the service
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleError, DataError
 from edge_runtime.imaging.frames import Frame, Pixels, Size
 from edge_runtime.imaging.geometry import Crop, Region, region
-from edge_runtime.imaging.maps import Map, pooled, smooth, upsample
+from edge_runtime.imaging.maps import Map, contributing, peak_bound, pooled, smooth, upsample
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.imaging.tiles import TilePlan
 
@@ -36,7 +37,12 @@ class RegionScore:
     name: str
     image_score: float  # NaN where any cell of the map is not finite
     grid: Map  # (h, w), stitched, at the feature grid
-    plane_map: Map  # (plane height, plane width), upsampled and smoothed
+    smoothed: Map | Callable[[], Map]  # what `plane_map` is, or what makes it and keeps it
+
+    @property
+    def plane_map(self) -> Map:
+        """(plane height, plane width): the grid upsampled and smoothed, computed when it is first asked for."""
+        return self.smoothed() if callable(self.smoothed) else self.smoothed
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +61,7 @@ class _Inspected:
     plan: TilePlan
     valid_plane: NDArray[np.bool_] | None
     valid_grid: NDArray[np.bool_] | None
+    contributing: NDArray[np.bool_] | None  # cells that a valid pixel of the smoothed map depends on; None for all
 
 
 class Scorer:
@@ -139,6 +146,13 @@ class Scorer:
         """Largest value of a region's smoothed map on its valid area."""
         return _peak(scored.plane_map, self._inspected[scored.name].valid_plane)
 
+    def reaches(self, scored: RegionScore, threshold: float) -> bool:
+        """Whether `valid_peak` is not below a threshold; where the grid alone says no, the map is not computed."""
+        inspected = self._inspected[scored.name]
+        if peak_bound(scored.grid, inspected.contributing, sigma=self.recipe.map_policy.sigma) < threshold:
+            return False
+        return not self.valid_peak(scored) < threshold  # one that is no number is looked at
+
     def _score_region(self, inspected: _Inspected, pixels: Pixels, clock: "_StageClock") -> RegionScore:
         plan, tiling = inspected.plan, self.recipe.tiling
         plane = inspected.region.cut(pixels)
@@ -157,12 +171,13 @@ class Scorer:
                 plan.paste(output.map[slot], tile, grid)
             if output.image_score is not None:
                 graph_score = float(np.maximum(graph_score, output.image_score[: len(tiles)].max()))
-        plane_map = self.plane_map(inspected.region.name, grid)
-        image_score = self._image_score(inspected, grid, plane_map, graph_score)
+        name = inspected.region.name
+        smoothed = cache(lambda: self.plane_map(name, grid))  # a good frame's is asked for by nobody
+        image_score = self._image_score(inspected, grid, smoothed, graph_score)
         clock.lap("postprocess")
-        return RegionScore(inspected.region.name, image_score, grid, plane_map)
+        return RegionScore(name, image_score, grid, smoothed)
 
-    def _image_score(self, inspected: _Inspected, grid: Map, plane_map: Map, graph_score: float) -> float:
+    def _image_score(self, inspected: _Inspected, grid: Map, smoothed: Callable[[], Map], graph_score: float) -> float:
         if not np.isfinite(grid).all():
             return float("nan")
         match self.recipe.map_policy.image_score:
@@ -172,7 +187,7 @@ class Scorer:
                 cells = self.recipe.map_policy.pooled_cells or 1
                 return _peak(pooled(grid, cells, inspected.valid_grid), inspected.valid_grid)
             case ImageScoreRule.MAX_SMOOTHED:
-                return _peak(plane_map, inspected.valid_plane)
+                return _peak(smoothed(), inspected.valid_plane)
             case ImageScoreRule.GRAPH:
                 return graph_score
 
@@ -213,7 +228,10 @@ def make_plan(recipe: Recipe, spec: RegionSpec) -> TilePlan:
 def _lay_out(recipe: Recipe, spec: RegionSpec, valid_areas: Mapping[str, NDArray[np.bool_]]) -> _Inspected:
     made = make_region(spec, recipe.geometry.frame.size, valid_areas)
     plan = make_plan(recipe, spec)
-    return _Inspected(made, plan, made.valid_on_plane(), made.valid_on_grid(plan.stride))
+    valid = made.valid_on_plane()
+    tiling, sigma = recipe.tiling, recipe.map_policy.sigma
+    behind = None if valid is None else contributing(valid, stride=plan.stride, offset=tiling.offset, sigma=sigma)
+    return _Inspected(made, plan, valid, made.valid_on_grid(plan.stride), behind)
 
 
 def _peak(values: Map, valid: NDArray[np.bool_] | None) -> float:

@@ -65,3 +65,12 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     fit(make_config(flags, None), dataset, draft)
     seal(draft, open_dataset(dataset), bundle)
     return Small(dataset=dataset, draft=draft, bundle=bundle)
+
+
+@pytest.fixture(scope="session")
+def stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sealed bundle of 96x64 mono8 frames: ACCEPT below 128, REJECT from 128, ERROR with a pixel of 255."""
+    from edge_runtime.imaging.frames import Size  # noqa: PLC0415
+    from trainer.bench.stub import write_stub  # noqa: PLC0415
+
+    return write_stub(tmp_path_factory.mktemp("stub") / "stub.takt", frame=Size(96, 64))

@@ -14,6 +14,7 @@ Nothing of a bundle is used before the step that vouches for it:
 
 import hashlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +71,8 @@ def load(
     with Archive(path) as archive:
         on_step("directory")
         manifest = read_manifest(archive)
-        digest = hashlib.sha256(archive.read(MANIFEST)).hexdigest()
+        with archive.view(MANIFEST) as view:
+            digest = hashlib.sha256(view).hexdigest()
         on_step("version")
         on_step("schema")
         _check_signature(archive, required=require_signature)
@@ -101,14 +103,15 @@ def open_artefact(
     if unsealed:
         message = f"{archive.path}: artefact {spec.name} names files {unsealed}, which are no sealed members: rebuild the bundle"
         raise ManifestError(message)
-    graph = TileGraph(
-        engine=spec.engine,
-        precision=spec.precision,
-        shape=manifest.graph_shape(image_score=manifest.has_image_score),
-        files=tuple(archive.read(name) for name in spec.files),
-        digest=hashlib.sha256("".join(manifest.members[name] for name in spec.files).encode()).hexdigest(),
-    )
-    return open_engine(graph, threads=threads, cache_dir=cache_dir)
+    with ExitStack() as views:  # weights may be large: the engine makes the one copy that it keeps
+        graph = TileGraph(
+            engine=spec.engine,
+            precision=spec.precision,
+            shape=manifest.graph_shape(image_score=manifest.has_image_score),
+            files=tuple(views.enter_context(archive.view(name)) for name in spec.files),
+            digest=hashlib.sha256("".join(manifest.members[name] for name in spec.files).encode()).hexdigest(),
+        )
+        return open_engine(graph, threads=threads, cache_dir=cache_dir)
 
 
 def read_valid_areas(archive: Archive, recipe: Recipe) -> dict[str, NDArray[np.bool_]]:

@@ -15,7 +15,8 @@ from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, folder, positive, write_bytes
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.errors import DataError
-from edge_runtime.imaging.frames import IMAGE_SUFFIXES, encode_png, read_image
+from edge_runtime.imaging.files import images_in
+from edge_runtime.imaging.frames import encode_png, read_image
 from edge_runtime.inspector import Inspection, Inspector
 
 _COLUMNS = ("path", "verdict", "reason", "score", "threshold", "score_normalized", "regions", "total_ms")
@@ -67,7 +68,7 @@ def find_images(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
     taken: set[str] = set()
     for given in paths:
         if given.is_dir():
-            found = sorted(path for path in given.rglob("*") if _is_image(path, given))
+            found = images_in(given)
             if not found:
                 message = f"{given}: holds no image"
                 raise DataError(message)
@@ -85,12 +86,6 @@ def find_images(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
                 name = f"{stem}-{number}"
             taken.add(name)
             yield path, name
-
-
-def _is_image(path: Path, folder: Path) -> bool:
-    """Whether a file found in a folder is to be inspected: hidden files and folders are not, as in data sets."""
-    hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not hidden and path.is_file()
 
 
 def as_json(path: Path, inspection: Inspection) -> dict[str, Any]:

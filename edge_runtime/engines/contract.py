@@ -66,13 +66,13 @@ class GraphShape:
 class TileGraph:
     """One graph's bytes and what they must look like.
 
-    `files` is (onnx,) for ONNX Runtime and (xml, bin) for OpenVINO.
+    `files` is (onnx,) for ONNX Runtime and (xml, bin) for OpenVINO; views must last until the engine is open, no longer.
     """
 
     engine: EngineName
     precision: Precision
     shape: GraphShape
-    files: tuple[bytes, ...]
+    files: tuple[bytes | memoryview, ...]
     digest: str  # names the compiled-model cache
 
 

@@ -29,7 +29,7 @@ class OnnxRuntimeEngine:
         options.log_severity_level = _FATAL_ONLY  # failures come as exceptions; the log would only repeat them
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # the CPU is shared with the line
         try:
-            self._session = ort.InferenceSession(graph.files[0], options, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(bytes(graph.files[0]), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             message = f"ONNX Runtime cannot load the graph ({error}): verify the bundle, or rebuild it"
             raise EngineError(message) from error

@@ -83,7 +83,6 @@ def to_ir(onnx: bytes) -> tuple[bytes, bytes]:
 
 
 def _compile(graph: TileGraph, threads: int, cache_dir: Path | None) -> ov.CompiledModel:
-    xml, weights = graph.files
     core = ov.Core()
     settings: dict[str, Any] = {
         "INFERENCE_PRECISION_HINT": _HINTS[graph.precision],
@@ -99,7 +98,15 @@ def _compile(graph: TileGraph, threads: int, cache_dir: Path | None) -> ov.Compi
             message = f"{folder}: cannot be made ({error.strerror}): give another cache folder, or none"
             raise ConfigError(message) from error
         settings["CACHE_DIR"] = str(folder)
-    return core.compile_model(core.read_model(model=xml, weights=weights), "CPU", settings)
+    xml, weights = graph.files
+    return core.compile_model(core.read_model(model=bytes(xml), weights=_owned(weights)), "CPU", settings)
+
+
+def _owned(weights: bytes | memoryview) -> ov.Tensor:
+    """A tensor that holds weights for as long as the model needs them: the only copy, where bytes are copied twice."""
+    tensor = ov.Tensor(ov.Type.u8, ov.Shape([len(weights)]))
+    tensor.data[:] = np.frombuffer(weights, dtype=np.uint8)
+    return tensor
 
 
 def _ports(ports: list[Any]) -> Ports:

@@ -13,6 +13,9 @@ from edge_runtime.imaging.resize import interpolate
 Map: TypeAlias = NDArray[np.float32]
 
 
+_HUGE = 1e30  # beyond, differences of float32 may overflow: no bound is given there
+
+
 def upsample(grid: Map, *, stride: int, offset: float, plane: Size) -> Map:
     """Bring a map from the feature grid to the plane's pixels, bilinearly.
 
@@ -25,9 +28,7 @@ def upsample(grid: Map, *, stride: int, offset: float, plane: Size) -> Map:
     Returns:
         (plane.height, plane.width) float32.
     """
-    rows = (np.arange(plane.height) - offset) / stride
-    columns = (np.arange(plane.width) - offset) / stride
-    return interpolate(grid, rows, columns)
+    return interpolate(grid, _positions(plane.height, stride, offset), _positions(plane.width, stride, offset))
 
 
 def rescale(plane_map: Map, size: Size) -> Map:
@@ -44,10 +45,73 @@ def smooth(plane_map: Map, sigma: float) -> Map:
     """Gaussian filter of `sigma` plane pixels, cut off at 4 sigma, border reflected; 0 leaves the map alone."""
     if sigma == 0:
         return plane_map
-    side = 2 * int(4 * sigma + 0.5) + 1
+    side = 2 * _radius(sigma) + 1
     return np.asarray(
         cv2.GaussianBlur(plane_map, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101), dtype=np.float32
     )
+
+
+def contributing(valid: NDArray[np.bool_], *, stride: int, offset: float, sigma: float) -> NDArray[np.bool_]:
+    """The cells of the grid that a valid pixel of the upsampled and smoothed map depends on, perhaps some more.
+
+    Args:
+        valid: (plane height, plane width).
+        stride: as `upsample` takes it.
+        offset: the same.
+        sigma: as `smooth` takes it.
+
+    Returns:
+        (h, w), where h and w are the plane's sides over the stride, rounded up.
+    """
+    # a smoothed pixel sees the square of the filter's radius around it. Reflection at the border only folds that
+    # square back onto the plane, and folding brings no two places further apart: what it sees stays in the square
+    side = 2 * _radius(sigma) + 1
+    seen = cv2.dilate(valid.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
+    return _cells_behind(np.ascontiguousarray(_cells_behind(seen, stride, offset).T), stride, offset).T
+
+
+def _cells_behind(seen: NDArray[np.bool_], stride: int, offset: float) -> NDArray[np.bool_]:
+    """Along the first axis: the cells between which the pixels that are seen are interpolated."""
+    length = -(-seen.shape[0] // stride)
+    lower = np.floor(np.clip(_positions(seen.shape[0], stride, offset), 0, length - 1)).astype(np.intp)
+    cells = np.zeros((length, seen.shape[1]), dtype=np.bool_)
+    for ends in (lower, np.minimum(lower + 1, length - 1)):
+        first = np.flatnonzero(np.diff(ends, prepend=-1))  # of each run of pixels that have this end in common
+        cells[ends[first]] |= np.logical_or.reduceat(seen, first, axis=0)
+    return cells
+
+
+def peak_bound(grid: Map, cells: NDArray[np.bool_] | None, *, sigma: float) -> float:
+    """A value that no pixel of the upsampled and smoothed map exceeds, worked out without computing that map.
+
+    Bilinear interpolation, positions beyond the grid clamped, and a Gaussian filter, its border reflected, both take
+    averages with weights that are not negative and sum to 1: the largest value of the cells bounds every average
+    of them. In float32 the sums are off by a few roundings, which the bound allows for.
+
+    Args:
+        grid: (h, w), all finite.
+        cells: (h, w), those that the pixels in question depend on (see `contributing`); None for all.
+        sigma: as `smooth` takes it.
+    """
+    counted = grid if cells is None else grid[cells]
+    low, high = float(counted.min()), float(counted.max())
+    largest = max(abs(low), abs(high))
+    if not largest < _HUGE:
+        return float("inf")
+    # one rounding is 2**-24 of the value. Interpolating costs up to 5 of `largest` along each axis, filtering one for
+    # each tap, two for its weights: (2 * taps + 14) * 2**-24 in all, and here stands more than twice as much
+    taps = 2 * _radius(sigma) + 1
+    return high + largest * (taps + 16) * 2.0**-22
+
+
+def _positions(length: int, stride: int, offset: float) -> NDArray[np.float64]:
+    """Where the plane's pixels lie along one side, in cells."""
+    return np.asarray((np.arange(length) - offset) / stride)
+
+
+def _radius(sigma: float) -> int:
+    """Pixels that a Gaussian filter reaches to each side."""
+    return int(4 * sigma + 0.5)
 
 
 def pooled(grid: Map, cells: int, valid: NDArray[np.bool_] | None) -> Map:
@@ -94,6 +158,10 @@ def list_regions(
     above = np.greater_equal(region_map, threshold, where=np.isfinite(region_map), out=np.zeros(region_map.shape, bool))
     if not above.any():
         return ()
+    top, bottom = _extent(np.asarray(above.any(axis=1)))
+    left, right = _extent(np.asarray(above[top:bottom].any(axis=0)))  # labelling takes long, and defects are small
+    above, region_map = above[top:bottom, left:right], region_map[top:bottom, left:right]
+    origin = (origin[0] + left, origin[1] + top)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
     found = []
     for label in range(1, count):
@@ -105,3 +173,9 @@ def list_regions(
         place = {"x": x + origin[0], "y": y + origin[1], "width": width, "height": height}
         found.append(ListedRegion(name=name, area_px=area, peak=peak, **place))
     return tuple(sorted(found, key=lambda region: -region.peak))
+
+
+def _extent(found: NDArray[np.bool_]) -> tuple[int, int]:
+    """Start and stop of what was found; the start is even, since OpenCV numbers labels by squares of 2 pixels."""
+    places = np.flatnonzero(found)
+    return int(places[0]) // 2 * 2, int(places[-1]) + 1

@@ -15,6 +15,7 @@ from edge_runtime.imaging.frames import PixelFormat
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Instance = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[!-~]+$")]  # printable ASCII, no space
+GrabId = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]+$")]
 PartId = Annotated[str, Field(max_length=256)]
 Detail = Annotated[str, Field(max_length=2000)]
 Count = Annotated[int, Field(ge=0, le=2**63 - 1)]
@@ -259,7 +260,7 @@ class Grab(Header):
     """Take a frame now."""
 
     epoch: Count
-    trigger_id: Identifier
+    trigger_id: GrabId  # `CLIENT/ID`, unique within the epoch; opaque to the camera
     part_id: PartId | None = None
 
 
@@ -267,7 +268,7 @@ class Frame(Header):
     """A frame was taken, or could not be. A frame uses up one credit, a fault none."""
 
     epoch: Count
-    trigger_id: Identifier | None  # of the GRAB; null for hardware and stream
+    trigger_id: GrabId | None  # of the GRAB; null for hardware and stream
     counter: Count  # exposures since the camera process started, from 1
     frame: FrameSpec | None  # null with a fault
     slot: Count | None = None  # with memory transport
@@ -311,6 +312,11 @@ class ConsumerWelcome(Header):
 
 class Record(Answer):
     """One journalled answer; `seq` is never null and grows by one."""
+
+    @property
+    def seq_number(self) -> int:
+        """`seq`, which a record always has."""
+        return self.seq or 0
 
 
 class Ack(Header):

@@ -1,5 +1,6 @@
 """What holds for every map."""
 
+import cv2
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -57,3 +58,15 @@ def test_regions_are_those_that_scipy_labels(height: int, width: int, smallest_p
     assert {(part.x, part.y, part.width, part.height, part.area_px, part.peak) for part in found} == expected
     peaks = [part.peak for part in found]
     assert peaks == sorted(peaks, reverse=True)
+
+
+@few
+@given(seeds, sides, sides, st.integers(0, 9), st.integers(0, 9))
+def test_regions_of_one_peak_are_listed_in_the_order_in_which_the_whole_map_is_labelled(
+    seed: int, height: int, width: int, above: int, left: int
+) -> None:
+    drawn = np.random.default_rng(seed).random((height, width)) < 0.3
+    region_map = np.pad(drawn, ((above, 0), (left, 0))).astype(np.float32)
+    _, _, stats, _ = cv2.connectedComponentsWithStats(region_map.astype(np.uint8), connectivity=8)
+    found = list_regions(region_map, 1.0, smallest_px=1, name="cap", origin=(0, 0))
+    assert [[part.x, part.y, part.width, part.height, part.area_px] for part in found] == stats[1:].tolist()

@@ -1,0 +1,38 @@
+"""Owns which bundle each camera's frames are inspected with: active, staged, and the one before."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from edge_runtime.service.store import BundleFacts
+
+
+@dataclass(slots=True, eq=False)
+class Choice:
+    """The bundles of one camera."""
+
+    configured: BundleFacts  # what line.toml names
+    active: BundleFacts
+    staged: BundleFacts | None = None
+    previous: BundleFacts | None = None
+    staging_failed: str | None = None  # why the last staged bundle was dropped
+
+    def activate(self) -> None:
+        """The staged bundle takes over."""
+        if self.staged is not None:
+            self.previous, self.active, self.staged = self.active, self.staged, None
+
+    def roll_back(self) -> None:
+        """The bundle before takes over again; the one that was rolled back can be returned to in the same way."""
+        if self.previous is not None:
+            self.previous, self.active = self.active, self.previous
+
+
+def wanted(choices: Iterable[Choice], *, workers: int, warm_previous: bool) -> dict[str, BundleFacts]:
+    """The workers that there should be, by name, and the bundle that each holds."""
+    found: dict[str, BundleFacts] = {}
+    for choice in choices:
+        bundles = [choice.active, choice.staged, choice.previous if warm_previous else None]
+        for facts in bundles:
+            if facts is not None:
+                found.update({f"{facts.digest[:12]}-{number}": facts for number in range(workers)})
+    return found

@@ -1,0 +1,218 @@
+"""Owns the control socket: status, and the commands that change which bundle runs; each one leaves a line in the audit log."""
+
+import itertools
+from collections import deque
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from pydantic import JsonValue
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.protocol.messages import Reply, Request
+from edge_runtime.protocol.wire import Message
+from edge_runtime.service import lifeline
+from edge_runtime.service.cameras import CameraSeat
+from edge_runtime.service.operations import Activate, Audit, Outcome, ReadAudit
+from edge_runtime.service.port import Port
+from edge_runtime.service.report import report
+from edge_runtime.service.store import BundleFacts
+
+if TYPE_CHECKING:
+    from edge_runtime.service.broker import Broker
+
+_QUIET = {"status", "audit"}  # they change nothing
+_COMMITS = 1000
+
+log = structlog.get_logger()
+
+
+class Control:
+    """Answers requests; a request that has to wait for the supervisor or the disk is answered later."""
+
+    def __init__(self, port: Port, broker: "Broker") -> None:
+        """Take requests for a broker.
+
+        Args:
+            port: the control socket.
+            broker: whom they are about.
+        """
+        self.commit_ms: deque[float] = deque(maxlen=_COMMITS)
+        self._port = port
+        self._broker = broker
+        self._tickets = itertools.count(1)
+        self._staging: dict[int, tuple[bytes, Request, list[CameraSeat]]] = {}
+        self._reading: dict[int, tuple[bytes, Request]] = {}
+
+    def on_message(self, route: bytes, message: Message, _: int) -> None:
+        """A request came."""
+        request = message.header
+        if not isinstance(request, Request):
+            return
+        try:
+            result = self._do(route, request)
+        except ConfigError as error:
+            self._reply(route, request, ok=False, detail=str(error))
+        else:
+            if result is not None:
+                self._reply(route, request, ok=True, detail=result[0], result=result[1])
+
+    def on_staged(self, said: dict[str, Any]) -> None:
+        """The supervisor has put a bundle into the store, or could not."""
+        route, request, seats = self._staging.pop(int(said["ticket"]), (b"", None, []))
+        if request is None:
+            return
+        if "error" in said:
+            self._reply(route, request, ok=False, detail=said["error"])
+            return
+        facts = BundleFacts.from_json(said["facts"])
+        for seat in seats:
+            seat.choice.staged, seat.choice.staging_failed = facts, None
+        self._broker.flow.want()
+        self._reply(
+            route, request, ok=True, detail=f"{facts.product} {facts.digest[:12]} is being loaded", result=facts.digest
+        )
+
+    def on_worker_failed(self, digest: str, detail: str) -> None:
+        """A worker could not load its bundle: a staged one is dropped, an active one is tried again."""
+        for seat in self._broker.flow.cameras.seats.values():
+            choice = seat.choice
+            if choice.staged is not None and choice.staged.digest == digest:
+                choice.staged, choice.staging_failed = None, detail
+                log.error("staging_failed", camera=seat.config.name, digest=digest, detail=detail)
+        self._broker.flow.want()
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """The journal has read the audit log."""
+        route, request = self._reading.pop(id(outcome.operation), (b"", None))
+        if request is None:
+            return
+        if outcome.error is not None:
+            self._reply(route, request, ok=False, detail=outcome.error)
+            return
+        rows = outcome.value if isinstance(outcome.value, tuple) else ()
+        listed: list[JsonValue] = [
+            {"utc": row.utc, "actor": row.actor, "command": row.command, "detail": row.detail, "ok": row.ok}
+            for row in rows
+        ]
+        self._reply(route, request, ok=True, detail="", result=listed)
+
+    def note_commit(self, commit_ms: float) -> None:
+        """For status."""
+        self.commit_ms.append(commit_ms)
+
+    def _do(  # noqa: PLR0911 - one for each command
+        self, route: bytes, request: Request
+    ) -> tuple[str, JsonValue] | None:
+        """The reply's detail and result; None where it comes later."""
+        match request.command:
+            case "status":
+                return "", report(self._broker, self.commit_ms)
+            case "stage":
+                self._stage(route, request)
+                return None
+            case "activate":
+                return self._activate(request)
+            case "rollback":
+                return self._roll_back(request)
+            case "resync":
+                return self._resync(request)
+            case "halt" | "resume":
+                self._broker.flow.station.halted = request.command == "halt"
+                return ("halted" if self._broker.flow.station.halted else "resumed"), None
+            case "audit":
+                limit = request.arguments.get("limit", 20)
+                if not isinstance(limit, int) or not 1 <= limit <= 50:  # noqa: PLR2004 - what fits into a header
+                    message = f"limit is {limit!r}, expected 1 to 50"
+                    raise ConfigError(message)
+                operation = ReadAudit(limit=limit)
+                self._reading[id(operation)] = (route, request)
+                self._broker.writer.submit(operation)
+                return None
+        message = (
+            f"no command {request.command!r}: there are status, stage, activate, rollback, resync, halt, resume, audit"
+        )
+        raise ConfigError(message)
+
+    def _stage(self, route: bytes, request: Request) -> None:
+        path = request.arguments.get("bundle")
+        if not isinstance(path, str) or not Path(path).is_absolute():
+            message = f"bundle is {path!r}, expected an absolute path on the service's host"
+            raise ConfigError(message)
+        ticket = next(self._tickets)
+        self._staging[ticket] = (route, request, self._seats(request))
+        lifeline.say("stage", ticket=ticket, path=path)
+
+    def _activate(self, request: Request) -> tuple[str, JsonValue]:
+        seats = self._seats(request)
+        for seat in seats:
+            staged = seat.choice.staged
+            if staged is None:
+                failed = seat.choice.staging_failed
+                message = f"camera {seat.config.name} has no staged bundle{f' (the last one failed: {failed})' if failed else ''}"
+                raise ConfigError(message)
+            if not self._broker.flow.lanes.ready(staged.digest):
+                message = f"bundle {staged.digest[:12]} of camera {seat.config.name} is still being loaded and tested: try again"
+                raise ConfigError(message)
+        for seat in seats:
+            before = seat.choice.active
+            seat.choice.activate()
+            self._switched(seat, before, request)
+        return f"active on {', '.join(seat.config.name for seat in seats)}", seats[0].choice.active.digest
+
+    def _roll_back(self, request: Request) -> tuple[str, JsonValue]:
+        seats = self._seats(request)
+        for seat in seats:
+            if seat.choice.previous is None:
+                message = f"camera {seat.config.name} has no bundle to go back to"
+                raise ConfigError(message)
+        for seat in seats:
+            before = seat.choice.active
+            seat.choice.roll_back()
+            self._switched(seat, before, request)
+        return f"rolled back on {', '.join(seat.config.name for seat in seats)}", seats[0].choice.active.digest
+
+    def _switched(self, seat: CameraSeat, before: BundleFacts, request: Request) -> None:
+        """The next frame is inspected with another bundle; what is in work stays with its own."""
+        choice = seat.choice
+        log.info("bundle_active", camera=seat.config.name, digest=choice.active.digest, before=before.digest)
+        if choice.active.frame != before.frame:
+            self._broker.flow.cameras.lay_out(seat)
+        self._broker.flow.want()
+        self._broker.writer.submit(
+            Activate(
+                camera=seat.config.name,
+                configured=choice.configured.digest,
+                digest=choice.active.digest,
+                previous=None if choice.previous is None else choice.previous.digest,
+                actor=request.actor,
+            )
+        )
+
+    def _resync(self, request: Request) -> tuple[str, JsonValue]:
+        done = [seat.config.name for seat in self._seats(request) if self._broker.flow.cameras.resync(seat)]
+        if not done:
+            message = "no camera here is triggered by hardware: there is nothing to count anew"
+            raise ConfigError(message)
+        return f"counting anew on {', '.join(done)}", None
+
+    def _seats(self, request: Request) -> list[CameraSeat]:
+        seats = self._broker.flow.cameras.seats
+        name = request.arguments.get("camera")
+        if name is None:
+            return list(seats.values())
+        if name not in seats:
+            message = f"line.toml has no camera {name!r}, it has {', '.join(seats)}"
+            raise ConfigError(message)
+        return [seats[str(name)]]
+
+    def _reply(self, route: bytes, request: Request, *, ok: bool, detail: str, result: JsonValue = None) -> None:
+        self._port.send(route, Reply(id=request.id, ok=ok, detail=detail[:2000], result=result))
+        if request.command not in _QUIET:
+            said = f"{_said(request.arguments)} {detail}".strip()
+            log.info("control", actor=request.actor, command=request.command, ok=ok, detail=said)
+            self._broker.writer.submit(Audit(actor=request.actor, command=request.command, detail=said[:2000], ok=ok))
+
+
+def _said(arguments: dict[str, JsonValue]) -> str:
+    return " ".join(f"{name}={value}" for name, value in arguments.items() if value is not None)

@@ -1,0 +1,344 @@
+"""Owns the life of a trigger: received, framed, in work, decided, on disk, answered; each step once, and all in time."""
+
+import heapq
+import itertools
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from typing import Protocol
+
+import structlog
+
+from edge_runtime.decision import Reason, Verdict
+from edge_runtime.protocol.messages import Answer, Result
+from edge_runtime.service.answers import as_journal_error, delivered, make_answer
+from edge_runtime.service.operations import (
+    Accept,
+    Acceptance,
+    Conflict,
+    Decide,
+    Key,
+    Lookup,
+    Operation,
+    Outcome,
+    Stored,
+)
+
+_REMEMBERED = 20_000  # answers of this epoch that a retry finds without the disk
+_PARKED = 10_000  # answers that the disk did not take, to be written when it does
+
+log = structlog.get_logger()
+
+
+class Step(Enum):
+    """How far a trigger is."""
+
+    FRAME = "frame"  # waits for its frame
+    QUEUE = "queue"  # has its frame, waits for a worker
+    WORK = "work"  # is being inspected
+    DECIDED = "decided"  # waits for the disk
+
+
+@dataclass(slots=True, eq=False)
+class OpenTrigger:
+    """A trigger that has no journalled answer yet. Times in nanoseconds, monotonic."""
+
+    acceptance: Acceptance
+    serial: int
+    decide_by_ns: int
+    answer_by_ns: int
+    lane: str | None = None  # digest of the bundle that inspects it
+    step: Step = Step.FRAME
+    counter: int | None = None
+    label: str | None = None
+    frame_ns: int | None = None
+    work_ns: int | None = None
+    decided_ns: int | None = None
+    answer: Answer | None = None
+    operation: Decide | Conflict | Lookup | None = None
+    sent: bool = False  # as ERROR/JOURNAL, before the disk said anything
+
+    @property
+    def deadline_ns(self) -> int:
+        """When the answer must be there."""
+        return self.acceptance.received_ns + self.acceptance.deadline_ms * 1_000_000
+
+    @property
+    def undecided(self) -> bool:
+        """Whether a verdict is still wanted."""
+        return self.answer is None
+
+
+@dataclass(frozen=True, slots=True)
+class _Answered:
+    answer: Answer
+    content: str
+    deadline_ns: int
+
+
+class Writer(Protocol):
+    """What is needed of the journal's thread."""
+
+    def submit(self, operation: Operation) -> None:
+        """Have an operation done."""
+
+    def cancel(self, decide: Decide, instead: Answer) -> bool:
+        """Take back a verdict that is late; see `JournalWriter.cancel`."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hooks:
+    """What others do when a trigger gets on."""
+
+    deliver: Callable[[Answer], None]  # to the client
+    queued: Callable[[Key], None]  # to the client: the acceptance is on disk
+    publish: Callable[[Answer], None]  # to the record stream, after the commit
+    frameless: Callable[[OpenTrigger], None]  # decided without ever having had a frame
+    journal: Callable[[str | None], None]  # the disk failed, and how; None: it works
+
+
+@dataclass(slots=True)
+class Triggers:
+    """All open triggers, and the answers of late."""
+
+    station: str
+    epoch: int
+    writer: Writer
+    hooks: Hooks
+    open: dict[Key, OpenTrigger] = field(default_factory=dict)
+    _by_serial: dict[int, OpenTrigger] = field(default_factory=dict)
+    _by_operation: dict[int, OpenTrigger] = field(default_factory=dict)
+    _answered: OrderedDict[Key, _Answered] = field(default_factory=OrderedDict)
+    _timers: list[tuple[int, int]] = field(default_factory=list)
+    _serials: Iterator[int] = field(default_factory=itertools.count)
+    _parked: deque[Operation] = field(default_factory=lambda: deque(maxlen=_PARKED))
+
+    def receive(self, acceptance: Acceptance) -> OpenTrigger | None:
+        """Take a TRIGGER of this epoch.
+
+        Returns:
+            The trigger where it is new and wants a frame; None where it was met before, and that is dealt with.
+        """
+        key = acceptance.key
+        known = self.open.get(key)
+        if known is not None:
+            if known.acceptance.content != acceptance.content:
+                self._conflict(acceptance)
+            return None
+        answered = self._answered.get(key)
+        if answered is not None:
+            if answered.content != acceptance.content:
+                self._conflict(acceptance)
+            else:
+                late = acceptance.received_ns > answered.deadline_ns
+                self.hooks.deliver(answered.answer.model_copy(update={"expired": late}))
+            return None
+        trigger = self._new(acceptance)
+        self.open[key] = trigger
+        self.writer.submit(Accept(acceptance=acceptance))
+        return trigger
+
+    def receive_old(self, acceptance: Acceptance) -> None:
+        """Take a TRIGGER of another epoch: the journal knows its answer, or there is none and never will be."""
+        trigger = self._new(acceptance)
+        detail = f"the service restarted: epoch {acceptance.key.epoch} is over, this is {self.epoch}"
+        trigger.answer = make_answer(trigger, self.station, reason=Reason.RESTART, detail=detail)
+        self._submit(trigger, Lookup(acceptance=acceptance, otherwise=trigger.answer))
+
+    def decide(
+        self,
+        trigger: OpenTrigger,
+        now_ns: int,
+        *,
+        reason: Reason | None = None,
+        detail: str = "",
+        result: Result | None = None,
+    ) -> None:
+        """Give a trigger its verdict: a worker's result, or ERROR with a reason. The first one counts."""
+        if not trigger.undecided:
+            return
+        frameless = trigger.step is Step.FRAME
+        trigger.decided_ns = now_ns
+        trigger.answer = make_answer(trigger, self.station, reason=reason, detail=detail, result=result)
+        trigger.step = Step.DECIDED
+        self._submit(trigger, Decide(acceptance=trigger.acceptance, answer=trigger.answer))
+        if frameless:
+            self.hooks.frameless(trigger)
+
+    def on_outcome(self, outcome: Outcome, now_ns: int) -> None:
+        """The journal is done with an operation, or could not do it."""
+        self.hooks.journal(outcome.error)
+        if isinstance(outcome.operation, Accept):
+            self._accepted(outcome)
+            return
+        trigger = self._by_operation.pop(id(outcome.operation), None)
+        if outcome.error is not None:
+            if trigger is not None and not isinstance(outcome.operation, Lookup):
+                self._without_journal(trigger, now_ns)
+            self._park(outcome.operation, trigger)
+        elif trigger is None:
+            if isinstance(outcome.value, Answer):  # written late
+                self.hooks.publish(outcome.value)
+        elif isinstance(outcome.value, Stored):
+            self._found(trigger, outcome.value)
+        elif isinstance(outcome.value, Answer):
+            self._committed(trigger, outcome.value, now_ns)
+
+    def due(self, now_ns: int) -> None:
+        """Decide what ran out of time, and answer what the disk did not take in time."""
+        while self._timers and self._timers[0][0] <= now_ns:
+            _, serial = heapq.heappop(self._timers)
+            trigger = self._by_serial.get(serial)
+            if trigger is None:
+                continue
+            if trigger.undecided:
+                heapq.heappush(self._timers, (trigger.answer_by_ns, serial))
+                self._timed_out(trigger, now_ns)
+            elif not trigger.sent and now_ns < trigger.answer_by_ns:
+                heapq.heappush(self._timers, (trigger.answer_by_ns, serial))
+            elif not trigger.sent and not isinstance(trigger.operation, Lookup):
+                self.hooks.journal("the disk did not take a verdict in time")
+                self._without_journal(trigger, now_ns)
+
+    def next_due_ns(self) -> int | None:
+        """When `due` has something to do at the earliest."""
+        return self._timers[0][0] if self._timers else None
+
+    def resume_journal(self) -> None:
+        """The disk works again: write what it did not take."""
+        parked, self._parked = self._parked, deque(maxlen=_PARKED)
+        for operation in parked:
+            trigger = self._by_operation.pop(id(operation), None)
+            again = replace(operation)  # the journal takes each object once
+            if trigger is not None and isinstance(again, Lookup):
+                self._submit(trigger, again)
+            else:
+                self.writer.submit(again)
+
+    @property
+    def unjournaled(self) -> int:
+        """Answers that were sent and are not on disk yet."""
+        return len(self._parked)
+
+    @property
+    def unfinished(self) -> int:
+        """Triggers without a journalled answer."""
+        return len(self._by_serial)
+
+    def _new(self, acceptance: Acceptance) -> OpenTrigger:
+        decide_by, answer_by = time_limits(acceptance)
+        trigger = OpenTrigger(acceptance, next(self._serials), decide_by, answer_by)
+        self._by_serial[trigger.serial] = trigger
+        heapq.heappush(self._timers, (decide_by, trigger.serial))
+        return trigger
+
+    def _conflict(self, acceptance: Acceptance) -> None:
+        trigger = self._new(acceptance)
+        detail = (
+            "this id was used before with another camera, part, deadline or frame: give every trigger an id of its own"
+        )
+        trigger.answer = make_answer(trigger, self.station, reason=Reason.CONFLICT, detail=detail)
+        self._submit(trigger, Conflict(answer=trigger.answer))
+
+    def _submit(self, trigger: OpenTrigger, operation: Decide | Conflict | Lookup) -> None:
+        trigger.operation = operation
+        self._by_operation[id(operation)] = trigger
+        self.writer.submit(operation)
+
+    def _timed_out(self, trigger: OpenTrigger, now_ns: int) -> None:
+        waited = f"{trigger.acceptance.deadline_ms} ms"
+        if trigger.step is Step.FRAME:
+            self.decide(
+                trigger, now_ns, reason=Reason.NO_FRAME, detail=f"no frame came within the deadline of {waited}"
+            )
+        else:
+            what = "waited for a worker" if trigger.step is Step.QUEUE else "was being inspected"
+            self.decide(
+                trigger, now_ns, reason=Reason.TIMEOUT, detail=f"the frame {what} when the deadline of {waited} ran out"
+            )
+
+    def _accepted(self, outcome: Outcome) -> None:
+        operation = outcome.operation
+        trigger = self.open.get(operation.acceptance.key) if isinstance(operation, Accept) else None
+        if trigger is None or outcome.error is not None:
+            return  # a verdict that is written brings its acceptance along
+        if outcome.value is None:
+            self.hooks.queued(trigger.acceptance.key)
+        elif isinstance(outcome.value, Stored) and outcome.value.acceptance.content != trigger.acceptance.content:
+            self._forget(trigger)
+            self._conflict(trigger.acceptance)
+        # else a retry from before what is remembered: the verdict that it gets is the stored one, see `Decide`
+
+    def _committed(self, trigger: OpenTrigger, answer: Answer, now_ns: int) -> None:
+        self._forget(trigger)
+        if not trigger.sent and answer.model_copy(update={"seq": None}) != trigger.answer:
+            # a retry from before what is remembered: its stored answer counts, and is too old to open a gate
+            self.hooks.deliver(answer.model_copy(update={"expired": True}))
+            return
+        if not trigger.sent:
+            self._remember(trigger, answer)
+            self.hooks.deliver(delivered(answer, trigger, now_ns))
+        self.hooks.publish(answer)
+
+    def _found(self, trigger: OpenTrigger, stored: Stored) -> None:
+        self._forget(trigger)
+        if stored.acceptance.content != trigger.acceptance.content:
+            self._conflict(trigger.acceptance)
+        elif stored.answer is not None:
+            fresh = stored.answer.seq is not None and stored.acceptance == trigger.acceptance
+            self.hooks.deliver(stored.answer.model_copy(update={"expired": stored.deadline_passed}))
+            if fresh:
+                self.hooks.publish(stored.answer)
+
+    def _without_journal(self, trigger: OpenTrigger, now_ns: int) -> None:
+        """Answer ERROR/JOURNAL now; what the journal will say must be the same."""
+        if trigger.answer is None or trigger.sent:
+            return
+        instead = as_journal_error(trigger.answer)
+        trigger.sent = True
+        operation = trigger.operation
+        if (
+            isinstance(operation, Decide)
+            and id(operation) in self._by_operation
+            and self.writer.cancel(operation, instead)
+        ):
+            self._by_operation.pop(id(operation))
+            self._park(operation, trigger)
+        self._remember(trigger, instead)
+        self.hooks.deliver(delivered(instead, trigger, now_ns))
+
+    def _park(self, operation: Operation, trigger: OpenTrigger | None) -> None:
+        if trigger is not None and trigger.sent and isinstance(operation, Decide):
+            operation = Decide(acceptance=operation.acceptance, answer=as_journal_error(operation.answer))
+        if isinstance(operation, Lookup):  # nobody was answered: ask again when the disk works
+            if trigger is not None:
+                self._by_operation[id(operation)] = trigger
+        elif trigger is not None:
+            self._forget(trigger)
+        self._parked.append(operation)
+
+    def _remember(self, trigger: OpenTrigger, answer: Answer) -> None:
+        if not isinstance(trigger.operation, Decide):
+            return  # the id belongs to another trigger
+        self._answered[trigger.acceptance.key] = _Answered(answer, trigger.acceptance.content, trigger.deadline_ns)
+        while len(self._answered) > _REMEMBERED:
+            self._answered.popitem(last=False)
+
+    def _forget(self, trigger: OpenTrigger) -> None:
+        self._by_serial.pop(trigger.serial, None)
+        if self.open.get(trigger.acceptance.key) is trigger:
+            del self.open[trigger.acceptance.key]
+
+
+def time_limits(acceptance: Acceptance) -> tuple[int, int]:
+    """Until when a verdict must be there to be written, and until when the answer must leave, in nanoseconds.
+
+    A tenth of the deadline, at most 10 ms, is left to the way back; another tenth, at most 30 ms, to the disk.
+    """
+    deadline_ns = acceptance.deadline_ms * 1_000_000
+    answer_by = acceptance.received_ns + deadline_ns - min(10_000_000, deadline_ns // 10)
+    return answer_by - min(30_000_000, deadline_ns // 10), answer_by
+
+
+__all__ = ["Hooks", "OpenTrigger", "Step", "Triggers", "Verdict", "time_limits"]

@@ -45,6 +45,7 @@ class Outlet:
             message = "the service named no ring for transport memory: its version may differ from the camera's"
             raise CameraError(message)
         self._ring = Ring(Path(welcome.ring.path), slots=welcome.ring.slots, size=welcome.ring.slot_bytes)
+        self._ring.touch()
 
     def add(self, credit: Credit) -> None:
         """Take further credit; more than there are slots is nonsense and left."""

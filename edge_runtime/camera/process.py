@@ -9,6 +9,7 @@ Two threads: this one owns the socket and the credit, the grabber's owns the sou
 - the source's health goes out on every change and with every heartbeat.
 """
 
+import gc
 import os
 import threading
 import time
@@ -55,6 +56,7 @@ def run_camera(config: CameraFile, stop: threading.Event, source: Source | None 
         _log.info("camera_starts", camera=config.name, source=str(config.parsed_source), trigger=config.trigger.value)
         grabber.start()
         camera = _Camera(config, link, grabber)
+        gc.freeze()  # what modules made is for good: no collection looks through it again
         try:
             while not stop.is_set():
                 camera.turn()

@@ -14,7 +14,7 @@ from edge_runtime.protocol.endpoints import parse_endpoint
 from edge_runtime.protocol.messages import Refused, Reply, Request, accepting
 from edge_runtime.protocol.wire import decode, encode
 
-ASK_S = 2.5  # for what the service knows by heart
+ASK_S = 2.0  # for what the service knows by heart
 ACT_S = 120.0  # for what it must load and test first
 
 _FROM_SERVICE = accepting(Reply, Refused)

@@ -75,9 +75,9 @@ def _cells_behind(seen: NDArray[np.bool_], stride: int, offset: float) -> NDArra
     length = -(-seen.shape[0] // stride)
     lower = np.floor(np.clip(_positions(seen.shape[0], stride, offset), 0, length - 1)).astype(np.intp)
     cells = np.zeros((length, seen.shape[1]), dtype=np.bool_)
-    for ends in (lower, np.minimum(lower + 1, length - 1)):
-        first = np.flatnonzero(np.diff(ends, prepend=-1))  # of each run of pixels that have this end in common
-        cells[ends[first]] |= np.logical_or.reduceat(seen, first, axis=0)
+    first = np.flatnonzero(np.diff(lower, prepend=-1))  # of each run of pixels above which the same cell lies
+    cells[lower[first]] = np.logical_or.reduceat(seen, first, axis=0)
+    cells[1:] |= cells[:-1].copy()  # and the cell below them
     return cells
 
 

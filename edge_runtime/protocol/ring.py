@@ -83,12 +83,24 @@ class Ring:
             raise CameraError(message) from error
         return cls(path, slots=slots, size=size)
 
+    def touch(self) -> None:
+        """Have every page at hand for writing, so that the first frame takes no longer than the others.
+
+        Only for who may write all slots, before it writes the first.
+        """
+        if self._map is not None:
+            first_bytes: NDArray[np.uint8] = np.frombuffer(self._map, dtype=np.uint8)[::_PAGE]
+            first_bytes[...] = first_bytes.copy()
+
     def pixels(self, slot: int, frame: FrameSpec) -> Pixels:
         """A view of a slot's pixels: (height, width) or (height, width, 3).
 
         Raises:
-            ProtocolError: no such slot, or the frame does not fit.
+            ProtocolError: no such slot, the frame does not fit, or the file is not mapped any more.
         """
+        if self._map is None:
+            message = f"{self.path.name} is closed: its frames are gone"
+            raise ProtocolError(message)
         if not 0 <= slot < self.slots or HEADER_BYTES + frame.nbytes > self.size:
             message = (
                 f"frame {frame.width}x{frame.height} {frame.pixel_format} in slot {slot}: "
@@ -99,7 +111,7 @@ class Ring:
         shape = (frame.height, frame.width) if channels == 1 else (frame.height, frame.width, channels)
         count = frame.width * frame.height * channels
         start = slot * self.size + HEADER_BYTES
-        flat: NDArray[Any] = np.frombuffer(self._map or b"", dtype=frame.pixel_format.dtype, count=count, offset=start)
+        flat: NDArray[Any] = np.frombuffer(self._map, dtype=frame.pixel_format.dtype, count=count, offset=start)
         return flat.reshape(shape)
 
     def write(self, grant: SlotGrant, frame: FrameSpec, pixels: Pixels | bytes | memoryview) -> None:
@@ -109,6 +121,9 @@ class Ring:
             ProtocolError: no such slot, or the pixels do not fit.
         """
         view = self.pixels(grant.slot, frame)
+        if not isinstance(pixels, np.ndarray) and len(pixels) != frame.nbytes:
+            message = f"{len(pixels)} bytes of pixels, expected {frame.nbytes}"
+            raise ProtocolError(message)
         given = pixels if isinstance(pixels, np.ndarray) else np.frombuffer(pixels, dtype=view.dtype)
         if given.size != view.size or given.dtype != view.dtype:
             message = f"{given.size} pixels of {given.dtype}, expected {view.size} of {view.dtype}"

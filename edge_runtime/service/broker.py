@@ -1,5 +1,6 @@
 """Owns the broker's loop: every socket, the journal's news, the supervisor's commands and the clock, in one thread."""
 
+import gc
 import socket
 import time
 from collections import Counter
@@ -115,6 +116,7 @@ class Broker:
     def run(self, line: lifeline.Lifeline) -> None:
         """The loop: results first, since somebody waits for them; each round is bounded."""
         flow, ports = self.flow, self._ports
+        gc.freeze()  # what modules made is for good: looking through it again costs 20 ms and more, between two triggers
         while not self._finished():
             self._poller.poll(self._timeout_ms())
             with suppress(BlockingIOError):
@@ -172,10 +174,8 @@ class Broker:
             else:
                 self._ports.workers.refuse(route, wire.Code.HELLO_FIRST, "the broker restarted: send HELLO")
         elif isinstance(header, wire.WorkerHello):
-            if header.token == self._token and self.flow.wants(header.worker, header.digest):
-                lanes.on_hello(route, header, now_ns)
-            else:
-                self.counters["refused"] += 1
+            known = header.token == self._token and self.flow.on_worker_hello(route, header, now_ns)
+            self.counters["refused"] += not known
 
     def _outcomes(self) -> None:
         for outcome in self.writer.outcomes():
@@ -229,6 +229,7 @@ class Broker:
             return
         self._next_tick_ns = now_ns + _TICK_NS
         self.flow.tick(now_ns)
+        self.control.tick()
         lifeline.say("alive")
         failing = self.flow.station.journal is not None
         if failing and now_ns >= self._next_probe_ns:
@@ -262,7 +263,11 @@ class Broker:
 
 def _receive(port: Port, handle: Callable[[bytes, Message, int], None]) -> None:
     for route, message in port.receive(_BATCH):
-        handle(route, message, monotonic_ns())
+        try:
+            handle(route, message, monotonic_ns())
+        except Exception:  # a fault of ours: one message must not end the answers to all others; its trigger times out
+            port.count("internal")
+            log.exception("internal_fault", socket=port.address, message=type(message.header).__name__)
 
 
 def _named(choices: Mapping[str, Choice]) -> set[str]:

@@ -17,9 +17,10 @@ class Choice:
     staging_failed: str | None = None  # why the last staged bundle was dropped
 
     def activate(self) -> None:
-        """The staged bundle takes over."""
-        if self.staged is not None:
-            self.previous, self.active, self.staged = self.active, self.staged, None
+        """The staged bundle takes over; one that was active already leaves the way back as it is."""
+        if self.staged is not None and self.staged.digest != self.active.digest:
+            self.previous, self.active = self.active, self.staged
+        self.staged = None
 
     def roll_back(self) -> None:
         """The bundle before takes over again; the one that was rolled back can be returned to in the same way."""

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _QUIET = {"status", "audit"}  # they change nothing
 _COMMITS = 1000
+_AUDIT_ROWS = 100  # with details of at most `_AUDIT_DETAIL` characters they fit into a header
+_AUDIT_DETAIL = 300
 
 log = structlog.get_logger()
 
@@ -42,6 +44,7 @@ class Control:
         self._broker = broker
         self._tickets = itertools.count(1)
         self._staging: dict[int, tuple[bytes, Request, list[CameraSeat]]] = {}
+        self._loading: list[tuple[bytes, Request, BundleFacts]] = []
         self._reading: dict[int, tuple[bytes, Request]] = {}
 
     def on_message(self, route: bytes, message: Message, _: int) -> None:
@@ -69,12 +72,30 @@ class Control:
         for seat in seats:
             seat.choice.staged, seat.choice.staging_failed = facts, None
         self._broker.flow.want()
-        self._reply(
-            route, request, ok=True, detail=f"{facts.product} {facts.digest[:12]} is being loaded", result=facts.digest
-        )
+        self._loading.append((route, request, facts))
+        self.tick()
+
+    def tick(self) -> None:
+        """Tell who staged a bundle when it is loaded, tested and warm."""
+        for waiting in tuple(self._loading):
+            route, request, facts = waiting
+            if self._broker.flow.lanes.ready(facts.digest):
+                self._loading.remove(waiting)
+                self._reply(
+                    route,
+                    request,
+                    ok=True,
+                    detail=f"{facts.product} {facts.digest[:12]} is ready to be activated",
+                    result=facts.digest,
+                )
 
     def on_worker_failed(self, digest: str, detail: str) -> None:
         """A worker could not load its bundle: a staged one is dropped, an active one is tried again."""
+        for waiting in tuple(self._loading):
+            if waiting[2].digest == digest:
+                self._loading.remove(waiting)
+                self._reply(waiting[0], waiting[1], ok=False, detail=detail)
+        self._broker.flow.failures[digest] = detail
         for seat in self._broker.flow.cameras.seats.values():
             choice = seat.choice
             if choice.staged is not None and choice.staged.digest == digest:
@@ -92,7 +113,13 @@ class Control:
             return
         rows = outcome.value if isinstance(outcome.value, tuple) else ()
         listed: list[JsonValue] = [
-            {"utc": row.utc, "actor": row.actor, "command": row.command, "detail": row.detail, "ok": row.ok}
+            {
+                "utc": row.utc,
+                "actor": row.actor,
+                "command": row.command,
+                "detail": row.detail[:_AUDIT_DETAIL],
+                "ok": row.ok,
+            }
             for row in rows
         ]
         self._reply(route, request, ok=True, detail="", result=listed)
@@ -122,8 +149,8 @@ class Control:
                 return ("halted" if self._broker.flow.station.halted else "resumed"), None
             case "audit":
                 limit = request.arguments.get("limit", 20)
-                if not isinstance(limit, int) or not 1 <= limit <= 50:  # noqa: PLR2004 - what fits into a header
-                    message = f"limit is {limit!r}, expected 1 to 50"
+                if not isinstance(limit, int) or not 1 <= limit <= _AUDIT_ROWS:
+                    message = f"limit is {limit!r}, expected 1 to {_AUDIT_ROWS}"
                     raise ConfigError(message)
                 operation = ReadAudit(limit=limit)
                 self._reading[id(operation)] = (route, request)
@@ -201,10 +228,10 @@ class Control:
         name = request.arguments.get("camera")
         if name is None:
             return list(seats.values())
-        if name not in seats:
+        if not isinstance(name, str) or name not in seats:
             message = f"line.toml has no camera {name!r}, it has {', '.join(seats)}"
             raise ConfigError(message)
-        return [seats[str(name)]]
+        return [seats[name]]
 
     def _reply(self, route: bytes, request: Request, *, ok: bool, detail: str, result: JsonValue = None) -> None:
         self._port.send(route, Reply(id=request.id, ok=ok, detail=detail[:2000], result=result))

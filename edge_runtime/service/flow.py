@@ -63,6 +63,7 @@ class Flow:
         self.station = Station()
         self.figures = {camera.name: CameraFigures() for camera in config.camera}
         self.choices = choices
+        self.failures: dict[str, str] = {}  # why the last worker of a bundle could not load it
         self._wanted: dict[str, BundleFacts] = {}
         self.lanes = Lanes(
             self.epoch,
@@ -119,6 +120,7 @@ class Flow:
             name=seat.config.name,
             trigger=seat.config.trigger,
             worker=self.lanes.ready(seat.choice.active.digest),
+            loading=self.failures.get(seat.choice.active.digest, "a worker is loading its bundle"),
             connected=seat.takes_frames or seat.peer is not None,
             source=seat.ok,
             detail=seat.detail,
@@ -137,10 +139,14 @@ class Flow:
         self._wanted = found
         lifeline.say("want", workers=[{"name": name, **facts.as_json()} for name, facts in found.items()])
 
-    def wants(self, worker: str, digest: str) -> bool:
-        """Whether there should be such a worker."""
-        facts = self._wanted.get(worker)
-        return facts is not None and facts.digest == digest
+    def on_worker_hello(self, route: bytes, hello: wire.WorkerHello, now_ns: int) -> bool:
+        """A worker is ready; False where there should be no such worker."""
+        facts = self._wanted.get(hello.worker)
+        if facts is None or facts.digest != hello.digest:
+            return False
+        self.failures.pop(hello.digest, None)
+        self.lanes.on_hello(route, hello, now_ns)
+        return True
 
     def tick(self, now_ns: int) -> None:
         """Time passed."""

@@ -139,11 +139,17 @@ class Lanes:
                 self._vacate(seat, detail)
 
     def close(self, digest: str) -> None:
-        """A bundle is no longer in use."""
+        """A bundle is no longer in use; frames that are left in its lane belong to triggers that are over."""
         lane = self._lanes.pop(digest, None)
-        if lane is not None:
-            for seat in lane.workers.values():
-                self._seats.pop(seat.route, None)
+        if lane is None:
+            return
+        left = list(lane.queue)
+        for seat in lane.workers.values():
+            self._seats.pop(seat.route, None)
+            left += [] if seat.job is None else [seat.job]
+        for job in left:
+            job.frame.release()
+            self._hooks.lost(job, "was closed with its bundle")
 
     def tick(self, now_ns: int) -> None:
         """Find workers that are stuck or silent, and have them killed."""
@@ -157,7 +163,7 @@ class Lanes:
 
     def _dispatch(self, lane: Lane, now_ns: int) -> None:
         for seat in tuple(lane.workers.values()):
-            while lane.queue and seat.job is None and not seat.condemned:
+            while lane.queue and seat.job is None and not seat.condemned and lane.workers.get(seat.name) is seat:
                 self._hand_out(lane.queue.popleft(), seat, now_ns)
 
     def _hand_out(self, job: Job, seat: WorkerSeat, now_ns: int) -> None:

@@ -47,6 +47,10 @@ class Peers:
             peer.heard_ns = now_ns
         return peer
 
+    def at(self, route: bytes) -> Peer | None:
+        """The peer on a route."""
+        return self._by_route.get(route)
+
     def named(self, name: str) -> Peer | None:
         """The peer that has a name."""
         return self._by_name.get(name)
@@ -60,7 +64,8 @@ class Peers:
 
     def drop(self, peer: Peer) -> None:
         """Forget a peer."""
-        self._by_route.pop(peer.route, None)
+        if self._by_route.get(peer.route) is peer:  # else another name said HELLO on the same connection
+            del self._by_route[peer.route]
         if self._by_name.get(peer.name) is peer:
             del self._by_name[peer.name]
 

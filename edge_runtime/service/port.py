@@ -85,12 +85,18 @@ class Port:
         if route is not None:
             try:
                 self.socket.send_multipart([route, *wire.encode(header)], zmq.NOBLOCK)
+            except ProtocolError as error:
+                log.warning("too_large_to_send", socket=self.address, detail=str(error))
             except zmq.ZMQError:  # EHOSTUNREACH: gone; EAGAIN: its queue is full
                 pass
             else:
                 return True
-        self._counters["undelivered"] += 1
+        self.count("undelivered")
         return False
+
+    def count(self, what: str) -> None:
+        """Count something that status shows."""
+        self._counters[what] += 1
 
     def close(self, linger_ms: int) -> None:
         """Give what was sent a bounded time to leave."""

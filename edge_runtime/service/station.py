@@ -14,6 +14,7 @@ class CameraCondition:
     name: str
     trigger: TriggerMode
     worker: bool  # its bundle is loaded, tested and warm in a live worker
+    loading: str  # what is known where it is not
     connected: bool
     source: bool  # the camera gives frames
     detail: str
@@ -36,12 +37,12 @@ class Station:
             return State.HALTED, "going down" if self.stopping else "halted by command: `takt control resume` goes on"
         if self.journal is not None:
             return State.ERROR, f"journal: {self.journal}"
-        workers = [camera.name for camera in cameras if not camera.worker]
+        workers = [f"{camera.name}: {camera.loading}" for camera in cameras if not camera.worker]
         sources = [f"{camera.name}: {camera.detail}" for camera in cameras if not (camera.connected and camera.source)]
         if workers and self.been_ready:
-            return State.ERROR, f"no worker for {', '.join(workers)}: one is being started"
+            return State.ERROR, "; ".join(workers)
         if workers:
-            return State.PREOPERATIONAL, f"bundles are being loaded for {', '.join(workers)}"
+            return State.PREOPERATIONAL, "; ".join(workers)
         if sources:
             return State.ERROR if self.been_ready else State.INITIALIZED, "; ".join(sources)
         self.been_ready = True
@@ -62,7 +63,7 @@ class Station:
         if self.journal is not None:
             return Reason.NOT_READY, f"the journal cannot be written: {self.journal}"
         if not camera.worker:
-            return Reason.NOT_READY, f"no worker is ready for camera {camera.name}"
+            return Reason.NOT_READY, f"camera {camera.name}: {camera.loading}"
         if not camera.connected:
             return Reason.NOT_READY, f"camera {camera.name}: {camera.detail}"
         if not camera.source:

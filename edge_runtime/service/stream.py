@@ -87,9 +87,9 @@ class Stream:
 
     def publish(self, answer: Answer) -> None:
         """A record was committed."""
-        if answer.seq is None:
-            return
-        self.newest = max(self.newest, answer.seq)
+        if answer.seq is None or answer.seq <= self.newest:
+            return  # it was published before; where not, who reads comes to it on the disk
+        self.newest = answer.seq
         if self._recent and answer.seq != self._recent[-1].seq_number + 1:
             self._recent.clear()  # it came late, after a disk fault; the disk has the right order
         self._recent.append(Record.model_construct(**dict(answer)))
@@ -110,7 +110,8 @@ class Stream:
     def tick(self, now_ns: int) -> None:
         """Forget consumers that went silent; their cursors stay."""
         for peer in self._peers.lapsed(now_ns):
-            self._consumers.pop(peer.route, None)
+            if self._peers.at(peer.route) is None:  # else another name said HELLO on the same connection
+                self._consumers.pop(peer.route, None)
             log.info("consumer_lost", consumer=peer.name)
 
     def _hello(self, route: bytes, hello: wire.ConsumerHello, now_ns: int) -> None:
@@ -174,7 +175,9 @@ class Stream:
     def _send_page(self, consumer: Consumer, page: RecordPage) -> None:
         if page.first > consumer.sent + 1:
             detail = "removed after `journal_days`"
-            self._port.send(consumer.route, wire.Gap(first=consumer.sent + 1, last=page.first - 1, detail=detail))
+            gap = wire.Gap(first=consumer.sent + 1, last=page.first - 1, detail=detail)
+            if not self._port.send(consumer.route, gap):
+                return  # the page is read again
             consumer.sent = page.first - 1
         for record in page.records:
             if record.seq_number == consumer.sent + 1 and not self._send(consumer, record):

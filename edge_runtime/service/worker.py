@@ -1,5 +1,6 @@
 """Owns the inspector worker: one process that holds one bundle and inspects the frames that the broker points it to."""
 
+import gc
 import os
 import time
 from pathlib import Path
@@ -91,6 +92,7 @@ class Worker:
 
     def run(self) -> None:
         """Until the process is told to leave."""
+        gc.freeze()  # what modules and the bundle made is for good: no collection looks through it again
         while True:
             self._hello()
             while self._socket.poll(_HEARTBEAT_MS):

@@ -4,13 +4,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: test demo lint setup clean
+.PHONY: test demo faults lint setup clean
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
 demo: $(STAMP)
 	$(BIN)/takt demo --out demo
+
+faults: $(STAMP)  # 20 kills of each process under load: some minutes
+	$(BIN)/python tests/faults/campaign.py --kills 20
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,12 +1,18 @@
 """Owns what a service says of itself, typed; whatever an older or newer service leaves out has a plain default."""
 
-from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError
+from pydantic import BaseModel, ConfigDict, JsonValue, ValidationError, model_validator
 
 from edge_runtime.clients.control import ServiceError
 
 
 class _Told(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, told: dict[str, JsonValue]) -> dict[str, JsonValue]:
+        """What is not known yet, such as the shares of no answers, is null: as good as left out."""
+        return {name: value for name, value in told.items() if value is not None}
 
 
 class Loaded(_Told):

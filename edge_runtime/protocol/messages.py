@@ -137,6 +137,13 @@ class ClientWelcome(Header):
     cameras: tuple[CameraFacts, ...]
 
 
+class TriggerName(Header):
+    """What a TRIGGER is called; read of one that is malformed otherwise, to refuse it by name."""
+
+    epoch: Count
+    trigger_id: Identifier
+
+
 class Trigger(Header):
     """Inspect a part."""
 

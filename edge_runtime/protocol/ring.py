@@ -121,8 +121,8 @@ class Ring:
             ProtocolError: no such slot, or the pixels do not fit.
         """
         view = self.pixels(grant.slot, frame)
-        if not isinstance(pixels, np.ndarray) and len(pixels) != frame.nbytes:
-            message = f"{len(pixels)} bytes of pixels, expected {frame.nbytes}"
+        if not isinstance(pixels, np.ndarray) and memoryview(pixels).nbytes != frame.nbytes:
+            message = f"{memoryview(pixels).nbytes} bytes of pixels, expected {frame.nbytes}"
             raise ProtocolError(message)
         given = pixels if isinstance(pixels, np.ndarray) else np.frombuffer(pixels, dtype=view.dtype)
         if given.size != view.size or given.dtype != view.dtype:

@@ -9,7 +9,7 @@ from typing import NamedTuple, TypeAlias
 from pydantic import ValidationError
 
 from edge_runtime.errors import ProtocolError
-from edge_runtime.protocol.messages import MESSAGES, TYPES, Header
+from edge_runtime.protocol.messages import MESSAGES, TYPES, Header, Trigger, TriggerName
 
 MAGIC = b"TAKT"
 MAJOR = 1
@@ -17,6 +17,7 @@ MINOR = 0
 MAX_HEADER_BYTES = 64 * 1024
 _PREAMBLE_BYTES = 7
 _MAX_PARTS = 3
+_TRIGGER = bytes((TYPES[Trigger],))
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
 
@@ -77,3 +78,13 @@ def decode(parts: Sequence[Buffer], accepted: Mapping[int, type[Header]] = MESSA
         message = f"{model.__name__}: {where}: {first['msg']}"
         raise ProtocolError(message) from error
     return Message(header, parts[2] if len(parts) == _MAX_PARTS else None)
+
+
+def meant(parts: Sequence[Buffer]) -> TriggerName | None:
+    """The trigger that a malformed message is about, where that much of it can be read."""
+    if len(parts) < 2 or bytes(parts[0][:_PREAMBLE_BYTES])[6:] != _TRIGGER or len(parts[1]) > MAX_HEADER_BYTES:  # noqa: PLR2004 - preamble and header
+        return None
+    try:
+        return TriggerName.model_validate_json(bytes(parts[1]))
+    except ValidationError:
+        return None

@@ -20,7 +20,7 @@ from edge_runtime.service.bundles import Choice
 from edge_runtime.service.config import LineConfig
 from edge_runtime.service.control import Control
 from edge_runtime.service.desk import monotonic_ns
-from edge_runtime.service.flow import Flow, Ports
+from edge_runtime.service.flow import BACKLOG, Flow, Ports
 from edge_runtime.service.operations import Accept, Conflict, Decide, Lookup, Probe, Prune
 from edge_runtime.service.port import Port
 from edge_runtime.service.run_dir import RunDir, durable
@@ -35,7 +35,6 @@ _ORPHAN_NS = 300_000_000  # the same when the supervisor is gone, and the worker
 _WRITE_S = 2.0  # how long the journal may take at the end
 _BIND_S = 5.0  # an earlier broker may still be on its way out
 _BATCH = 256
-_BACKLOG = 5000  # operations that wait for the disk before triggers have to wait, too
 
 log = structlog.get_logger()
 
@@ -128,7 +127,7 @@ class Broker:
             _receive(ports.workers, self._on_worker)
             self._outcomes()
             _receive(ports.frames, flow.cameras.on_message)
-            if self.writer.backlog < _BACKLOG:
+            if self.writer.backlog < BACKLOG:
                 _receive(ports.triggers, flow.desk.on_message)
             _receive(ports.records, flow.stream.on_message)
             _receive(ports.control, self.control.on_message)

@@ -21,6 +21,10 @@ from edge_runtime.service.port import Port
 from edge_runtime.service.rings import FrameSlots, HeldFrame
 from edge_runtime.service.triggers import OpenTrigger
 
+_FORGET_NS = 30_000_000_000  # a GRAB that was not answered for so long never will be
+_FAULTS = {Reason.NO_FRAME, Reason.BAD_IMAGE, Reason.OVERLOAD}  # all that a camera may say
+_LAST_COUNT = 2**63 - 1  # the largest that a message holds
+
 log = structlog.get_logger()
 
 
@@ -30,6 +34,14 @@ class Fault:
 
     reason: Reason
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Grabbed:
+    """A GRAB without a FRAME."""
+
+    key: Key
+    asked_ns: int
 
 
 @dataclass(slots=True, eq=False)
@@ -47,7 +59,7 @@ class CameraSeat:
     exposures: int = 0
     dropped: int = 0
     credits: int = 0  # frames that a camera with message transport may still send
-    outstanding: dict[str, Key] = field(default_factory=dict)  # GRABs without a FRAME
+    outstanding: dict[str, Grabbed] = field(default_factory=dict)
     pairing: HardwarePairing | None = None
     waiting: dict[int, HeldFrame | Fault] = field(
         default_factory=dict
@@ -133,10 +145,10 @@ class Cameras:
         else:
             self._port.send(route, wire.Heartbeat(epoch=self._epoch))
 
-    def grab(self, seat: CameraSeat, key: Key, part_id: str | None) -> bool:
+    def grab(self, seat: CameraSeat, key: Key, part_id: str | None, now_ns: int) -> bool:
         """Ask for a frame; False where the camera cannot be reached."""
         name = f"{key.client}/{key.trigger_id}"
-        seat.outstanding[name] = key
+        seat.outstanding[name] = Grabbed(key, now_ns)
         route = None if seat.peer is None else seat.peer.route
         if self._port.send(route, Grab(epoch=self._epoch, trigger_id=name, part_id=part_id)):
             return True
@@ -174,7 +186,9 @@ class Cameras:
         self._rings += 1
         path = self._folder / f"{seat.config.name}-{self._epoch}-{self._rings}.ring"
         try:
-            seat.slots = FrameSlots.make(path, seat.choice.active.frame, seat.config.slots, lambda _: self._grant(seat))
+            seat.slots = FrameSlots.make(
+                path, seat.choice.active.frame, seat.config.slots, self._rings << 32, lambda _: self._grant(seat)
+            )
         except CameraError as error:
             seat.ok, seat.detail = False, str(error)
             log.warning("no_slots", camera=seat.config.name, detail=str(error))
@@ -188,6 +202,10 @@ class Cameras:
         for seat in self.seats.values():
             if seat.pairing is not None:
                 self._paired(seat, seat.pairing.tick(now_ns))
+            for name, grabbed in tuple(seat.outstanding.items()):
+                if now_ns - grabbed.asked_ns > _FORGET_NS and self._hooks.find(grabbed.key) is None:
+                    del seat.outstanding[name]  # else it would count against the camera's room for ever
+                    log.warning("grab_unanswered", camera=seat.config.name, trigger_id=grabbed.key.trigger_id)
 
     def on_gone(self, name: str, detail: str) -> None:
         """A camera process died or went silent: the frames that were asked of it will not come."""
@@ -282,22 +300,31 @@ class Cameras:
         got = self._take(seat, header, pixels)
         if isinstance(got, Fault) and got.reason is Reason.FRAME_MISMATCH:
             seat.counts["refused"] += 1
-        counter = seat.counter_base + header.counter
+        counter = min(seat.counter_base + header.counter, _LAST_COUNT)
         if seat.config.trigger is TriggerMode.SOFTWARE:
-            key = seat.outstanding.pop(header.trigger_id or "", None)
-            self._give(seat, None if key is None else self._hooks.find(key), got, header.counter, header.label)
+            grabbed = seat.outstanding.pop(header.trigger_id or "", None)
+            self._give(
+                seat, None if grabbed is None else self._hooks.find(grabbed.key), got, header.counter, header.label
+            )
         elif seat.pairing is None:
             self._give(seat, self._hooks.exposed(seat, counter), got, counter, header.label)
         else:
+            before = seat.waiting.get(counter)  # a camera that counts an exposure twice
+            if isinstance(before, HeldFrame):
+                before.release()
             seat.waiting[counter], seat.labels[counter] = got, header.label
             self._paired(seat, seat.pairing.on_frame(counter, now_ns))
 
     def _take(self, seat: CameraSeat, header: wire.Frame, pixels: Buffer | None) -> HeldFrame | Fault:
         if header.fault is not None:
-            return Fault(header.fault, header.detail or "the camera gave no frame")
+            reason = header.fault if header.fault in _FAULTS else Reason.NO_FRAME
+            return Fault(reason, header.detail or "the camera gave no frame")
         if seat.transport is wire.Transport.MESSAGE:
-            seat.credits -= 1
-            return self.store(seat, header.frame, pixels)
+            seat.credits = max(0, seat.credits - 1)
+            got = self.store(seat, header.frame, pixels)
+            if isinstance(got, Fault):
+                self._grant(seat)  # it took no slot: its credit is free again
+            return got
         if seat.slots is None or header.frame is None or header.slot is None or header.generation is None:
             return Fault(Reason.FRAME_MISMATCH, "the camera announced a frame without saying where it is")
         grant = wire.SlotGrant(slot=header.slot, generation=header.generation)
@@ -341,8 +368,8 @@ class Cameras:
     def _abandon(self, seat: CameraSeat) -> None:
         """Frames that were asked of a camera process that is gone will not come."""
         lost, seat.outstanding = seat.outstanding, {}
-        for key in lost.values():
-            trigger = self._hooks.find(key)
+        for grabbed in lost.values():
+            trigger = self._hooks.find(grabbed.key)
             if trigger is not None:
                 self._hooks.framed(
                     trigger, Fault(Reason.NO_FRAME, f"the camera process of {seat.config.name} was lost")

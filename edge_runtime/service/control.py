@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from pydantic import JsonValue
 
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, ProtocolError
 from edge_runtime.protocol.messages import Reply, Request
-from edge_runtime.protocol.wire import Message
+from edge_runtime.protocol.wire import Message, encode
 from edge_runtime.service import lifeline
 from edge_runtime.service.cameras import CameraSeat
 from edge_runtime.service.operations import Activate, Audit, Outcome, ReadAudit
@@ -234,11 +234,20 @@ class Control:
         return [seats[name]]
 
     def _reply(self, route: bytes, request: Request, *, ok: bool, detail: str, result: JsonValue = None) -> None:
-        self._port.send(route, Reply(id=request.id, ok=ok, detail=detail[:2000], result=result))
+        self._port.send(route, _fitted(Reply(id=request.id, ok=ok, detail=detail[:2000], result=result)))
         if request.command not in _QUIET:
             said = f"{_said(request.arguments)} {detail}".strip()
             log.info("control", actor=request.actor, command=request.command, ok=ok, detail=said)
             self._broker.writer.submit(Audit(actor=request.actor, command=request.command, detail=said[:2000], ok=ok))
+
+
+def _fitted(reply: Reply) -> Reply:
+    """The reply, or one that says that its result is too large for a message."""
+    try:
+        encode(reply)
+    except ProtocolError as error:
+        return reply.model_copy(update={"ok": False, "detail": f"{error}: ask for less", "result": None})
+    return reply
 
 
 def _said(arguments: dict[str, JsonValue]) -> str:

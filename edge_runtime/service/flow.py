@@ -1,6 +1,7 @@
 """Owns the way of a trigger through the parts: who is asked what, and what each of them leads to."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 import structlog
@@ -17,7 +18,7 @@ from edge_runtime.service.config import LineConfig
 from edge_runtime.service.desk import STREAM_CLIENT, Desk, DeskHooks, monotonic_ns
 from edge_runtime.service.lanes import Job, LaneHooks, Lanes
 from edge_runtime.service.monitor import CameraFigures
-from edge_runtime.service.operations import Acceptance, Key
+from edge_runtime.service.operations import Acceptance, Decide, Key, Operation
 from edge_runtime.service.port import Port
 from edge_runtime.service.rings import HeldFrame
 from edge_runtime.service.run_dir import RunDir
@@ -26,6 +27,8 @@ from edge_runtime.service.store import BundleFacts
 from edge_runtime.service.stream import Stream
 from edge_runtime.service.triggers import Hooks, OpenTrigger, Triggers
 from edge_runtime.service.writer import JournalWriter
+
+BACKLOG = 5000  # operations that wait for the disk before triggers have to wait, too, and frames of streams are dropped
 
 log = structlog.get_logger()
 
@@ -63,6 +66,7 @@ class Flow:
         self.station = Station()
         self.figures = {camera.name: CameraFigures() for camera in config.camera}
         self.choices = choices
+        self._writer = writer
         self.failures: dict[str, str] = {}  # why the last worker of a bundle could not load it
         self._wanted: dict[str, BundleFacts] = {}
         self.lanes = Lanes(
@@ -84,12 +88,12 @@ class Flow:
             epoch=self.epoch,
             newest=journal.newest,
             cursors=journal.cursors(),
-            submit=writer.submit,
+            submit=self.submit,
         )
         self.triggers = Triggers(
             station=config.station,
             epoch=self.epoch,
-            writer=writer,
+            writer=self,
             hooks=Hooks(
                 deliver=self._deliver,
                 queued=self.desk.queued,
@@ -108,6 +112,15 @@ class Flow:
                 framed=self._framed, exposed=self._exposed, mismatch=self._mismatch, find=self.triggers.open.get
             ),
         )
+
+    def submit(self, operation: Operation) -> None:
+        """Have the journal do something; nothing more once it was stopped: the next start settles what is open."""
+        with suppress(RuntimeError):
+            self._writer.submit(operation)
+
+    def cancel(self, decide: Decide, instead: Answer) -> bool:
+        """Take back a verdict that is late; see `JournalWriter.cancel`."""
+        return self._writer.cancel(decide, instead)
 
     def state(self) -> tuple[wire.State, str]:
         """The station's state and why."""
@@ -202,10 +215,12 @@ class Flow:
             self._decide(trigger, Reason.FRAME_MISMATCH, f"camera {name} runs freely: follow its stream")
         elif seat.room <= 0:
             self._decide(trigger, Reason.OVERLOAD, f"all {seat.config.slots} slots of camera {name} are in use")
-        elif not self.cameras.grab(seat, acceptance.key, acceptance.part_id):
+        elif not self.cameras.grab(seat, acceptance.key, acceptance.part_id, acceptance.received_ns):
             self._decide(trigger, Reason.NO_FRAME, f"camera {name} cannot be reached")
 
     def _exposed(self, seat: CameraSeat, counter: int) -> OpenTrigger | None:
+        if self._writer.backlog >= BACKLOG:
+            return None
         key = Key(client=f"{STREAM_CLIENT}{seat.config.name}", epoch=self.epoch, trigger_id=str(counter))
         acceptance = Acceptance(
             key=key,

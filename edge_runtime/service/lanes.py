@@ -97,7 +97,7 @@ class Lanes:
             lane = self._lanes.setdefault(hello.digest, Lane(hello.digest))
             before = lane.workers.get(hello.worker)
             if before is not None:
-                self._vacate(before, "the worker was replaced")
+                self._vacate(before, "was replaced")
             seat = WorkerSeat(hello.worker, hello.pid, route, hello.digest, hello.artefact, hello.product, now_ns)
             self._seats[route] = lane.workers[hello.worker] = seat
             log.info("worker_ready", worker=hello.worker, worker_pid=hello.pid, bundle=hello.digest)
@@ -175,7 +175,7 @@ class Lanes:
         job.trigger.step = Step.WORK
         job.trigger.work_ns = now_ns
         if not self._hooks.send(seat.route, order):
-            self._vacate(seat, "the worker cannot be reached")
+            self._vacate(seat, "cannot be reached")
 
     def _vacate(self, seat: WorkerSeat, detail: str) -> None:
         lane = self._lanes[seat.digest]

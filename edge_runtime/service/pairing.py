@@ -1,7 +1,8 @@
 """Owns how the frames of a hardware-triggered camera find their triggers: in order, by the exposure counter.
 
 The camera is exposed by an electric line, the trigger comes over the network; both are counted. A frame and its trigger
-arrive within a window of each other, shorter than the interval between parts. Whatever breaks the count (a counter that
+arrive within a window of each other, and parts come more than two windows apart: a trigger whose exposure was missed is
+noticed before the next part's frame can be taken for its own. Whatever breaks the count (a counter that
 jumps, a trigger without exposure, an exposure without trigger) makes every open trigger an ERROR, until the line has
 been quiet for as long as a straggler could take; then counting starts anew. A guess would give a part another part's verdict.
 """

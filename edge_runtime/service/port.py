@@ -67,7 +67,9 @@ class Port:
             try:
                 message = wire.decode(parts, self._accepted)
             except ProtocolError as error:
-                self.refuse(route, Code.BAD_MESSAGE, str(error))
+                named = wire.meant(parts)
+                trigger_id, epoch = (None, None) if named is None else (named.trigger_id, named.epoch)
+                self.refuse(route, Code.BAD_MESSAGE, str(error), trigger_id=trigger_id, epoch=epoch)
                 continue
             yield route, message
 

@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
@@ -17,6 +18,8 @@ from edge_runtime.service.store import BundleFacts
 
 if TYPE_CHECKING:
     from edge_runtime.service.broker import Broker
+
+_LISTED = 100  # names at most: the whole has to fit into a header
 
 
 def report(broker: "Broker", commit_ms: Iterable[float]) -> dict[str, JsonValue]:
@@ -33,7 +36,7 @@ def report(broker: "Broker", commit_ms: Iterable[float]) -> dict[str, JsonValue]
         "cameras": [_camera(broker, seat) for seat in broker.flow.cameras.seats.values()],
         "workers": [_worker(seat) for seat in broker.flow.lanes.seats()],
         "journal": _journal(broker, commit_ms),
-        "disk": {"path": str(broker.run_dir.path), "free_bytes": shutil.disk_usage(broker.run_dir.path).free},
+        "disk": {"path": str(broker.run_dir.path), "free_bytes": _free_bytes(broker.run_dir.path)},
         "peers": {
             "clients": _names(peer.name for peer in broker.flow.desk.peers),
             "consumers": _names(broker.flow.stream.connected()),
@@ -108,10 +111,17 @@ def _journal(broker: "Broker", commit_ms: Iterable[float]) -> JsonValue:
         "unjournaled": broker.flow.triggers.unjournaled,
         "consumers": [
             {"name": name, "acked": acked, "behind": max(0, newest - acked), "connected": name in connected}
-            for name, acked in sorted(broker.flow.stream.cursors.items())
+            for name, acked in sorted(broker.flow.stream.cursors.items())[:_LISTED]
         ],
     }
 
 
 def _names(names: Iterable[str]) -> JsonValue:
-    return list[JsonValue](sorted(names))
+    return list[JsonValue](sorted(names)[:_LISTED])
+
+
+def _free_bytes(path: Path) -> int | None:
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:  # somebody removed the folder: status is where one looks why nothing works
+        return None

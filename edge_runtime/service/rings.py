@@ -48,14 +48,23 @@ class FrameSlots:
     _retired: bool = False
 
     @classmethod
-    def make(cls, path: Path, frame: FrameSpec, slots: int, on_free: Callable[["FrameSlots"], None]) -> "FrameSlots":
+    def make(
+        cls, path: Path, frame: FrameSpec, slots: int, first: int, on_free: Callable[["FrameSlots"], None]
+    ) -> "FrameSlots":
         """Make the file.
+
+        Args:
+            path: the file.
+            frame: what the slots hold.
+            slots: how many.
+            first: the slots' first generation, over all that an earlier ring of this camera can have had.
+            on_free: called when a slot came free.
 
         Raises:
             CameraError: there is no room for it.
         """
         made = cls(Ring.create(path, slots=slots, size=slot_bytes(frame)), on_free)
-        made._free = [SlotGrant(slot=slot, generation=1) for slot in range(slots)]
+        made._free = [SlotGrant(slot=slot, generation=first) for slot in range(slots)]
         return made
 
     @property

@@ -62,7 +62,7 @@ class OpenTrigger:
     @property
     def deadline_ns(self) -> int:
         """When the answer must be there."""
-        return self.acceptance.received_ns + self.acceptance.deadline_ms * 1_000_000
+        return deadline_ns(self.acceptance)
 
     @property
     def undecided(self) -> bool:
@@ -72,7 +72,7 @@ class OpenTrigger:
 
 @dataclass(frozen=True, slots=True)
 class _Answered:
-    answer: Answer
+    answer: bytes  # JSON: a tenth of the memory, and few are asked for again
     content: str
     deadline_ns: int
 
@@ -132,7 +132,8 @@ class Triggers:
                 self._conflict(acceptance)
             else:
                 late = acceptance.received_ns > answered.deadline_ns
-                self.hooks.deliver(answered.answer.model_copy(update={"expired": late}))
+                answer = Answer.model_validate_json(answered.answer)
+                self.hooks.deliver(answer.model_copy(update={"expired": late}))
             return None
         trigger = self._new(acceptance)
         self.open[key] = trigger
@@ -181,7 +182,7 @@ class Triggers:
             if isinstance(outcome.value, Answer):  # written late
                 self.hooks.publish(outcome.value)
         elif isinstance(outcome.value, Stored):
-            self._found(trigger, outcome.value)
+            self._found(trigger, outcome.value, now_ns)
         elif isinstance(outcome.value, Answer):
             self._committed(trigger, outcome.value, now_ns)
 
@@ -233,13 +234,14 @@ class Triggers:
         heapq.heappush(self._timers, (decide_by, trigger.serial))
         return trigger
 
-    def _conflict(self, acceptance: Acceptance) -> None:
+    def _conflict(self, acceptance: Acceptance) -> Answer:
         trigger = self._new(acceptance)
         detail = (
             "this id was used before with another camera, part, deadline or frame: give every trigger an id of its own"
         )
         trigger.answer = make_answer(trigger, self.station, reason=Reason.CONFLICT, detail=detail)
         self._submit(trigger, Conflict(answer=trigger.answer))
+        return trigger.answer
 
     def _submit(self, trigger: OpenTrigger, operation: Decide | Conflict | Lookup) -> None:
         trigger.operation = operation
@@ -266,8 +268,11 @@ class Triggers:
         if outcome.value is None:
             self.hooks.queued(trigger.acceptance.key)
         elif isinstance(outcome.value, Stored) and outcome.value.acceptance.content != trigger.acceptance.content:
+            if trigger.sent:
+                return
             self._forget(trigger)
-            self._conflict(trigger.acceptance)
+            self._by_operation.pop(id(trigger.operation), None)  # decided meanwhile: that is not told
+            trigger.answer = self._conflict(trigger.acceptance)
         # else a retry from before what is remembered: the verdict that it gets is the stored one, see `Decide`
 
     def _committed(self, trigger: OpenTrigger, answer: Answer, now_ns: int) -> None:
@@ -281,13 +286,14 @@ class Triggers:
             self.hooks.deliver(delivered(answer, trigger, now_ns))
         self.hooks.publish(answer)
 
-    def _found(self, trigger: OpenTrigger, stored: Stored) -> None:
+    def _found(self, trigger: OpenTrigger, stored: Stored, now_ns: int) -> None:
         self._forget(trigger)
         if stored.acceptance.content != trigger.acceptance.content:
             self._conflict(trigger.acceptance)
         elif stored.answer is not None:
             fresh = stored.answer.seq is not None and stored.acceptance == trigger.acceptance
-            self.hooks.deliver(stored.answer.model_copy(update={"expired": stored.deadline_passed}))
+            late = stored.deadline_passed or now_ns > deadline_ns(stored.acceptance)
+            self.hooks.deliver(stored.answer.model_copy(update={"expired": late}))
             if fresh:
                 self.hooks.publish(stored.answer)
 
@@ -316,12 +322,18 @@ class Triggers:
                 self._by_operation[id(operation)] = trigger
         elif trigger is not None:
             self._forget(trigger)
+        if len(self._parked) == self._parked.maxlen:  # the oldest gives way
+            dropped = self._by_operation.pop(id(self._parked[0]), None)
+            if dropped is not None:
+                self._forget(dropped)
         self._parked.append(operation)
 
     def _remember(self, trigger: OpenTrigger, answer: Answer) -> None:
         if not isinstance(trigger.operation, Decide):
             return  # the id belongs to another trigger
-        self._answered[trigger.acceptance.key] = _Answered(answer, trigger.acceptance.content, trigger.deadline_ns)
+        self._answered[trigger.acceptance.key] = _Answered(
+            answer.model_dump_json().encode(), trigger.acceptance.content, trigger.deadline_ns
+        )
         while len(self._answered) > _REMEMBERED:
             self._answered.popitem(last=False)
 
@@ -331,14 +343,19 @@ class Triggers:
             del self.open[trigger.acceptance.key]
 
 
+def deadline_ns(acceptance: Acceptance) -> int:
+    """When the answer must be there, on the clock of the broker that received the trigger."""
+    return acceptance.received_ns + acceptance.deadline_ms * 1_000_000
+
+
 def time_limits(acceptance: Acceptance) -> tuple[int, int]:
     """Until when a verdict must be there to be written, and until when the answer must leave, in nanoseconds.
 
     A tenth of the deadline, at most 10 ms, is left to the way back; another tenth, at most 30 ms, to the disk.
     """
-    deadline_ns = acceptance.deadline_ms * 1_000_000
-    answer_by = acceptance.received_ns + deadline_ns - min(10_000_000, deadline_ns // 10)
-    return answer_by - min(30_000_000, deadline_ns // 10), answer_by
+    tenth = acceptance.deadline_ms * 100_000
+    answer_by = deadline_ns(acceptance) - min(10_000_000, tenth)
+    return answer_by - min(30_000_000, tenth), answer_by
 
 
 __all__ = ["Hooks", "OpenTrigger", "Step", "Triggers", "Verdict", "time_limits"]

@@ -122,3 +122,22 @@ def parts(tmp_path: Path) -> Path:
         mask[10 + index : 30, 20:24] = 255
         cv2.imwrite(str(masks / f"{index}_mask.png"), mask)
     return root
+
+
+@pytest.fixture(scope="session")
+def strict_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stub with another threshold: REJECT from 64."""
+    from edge_runtime.imaging.frames import Size  # noqa: PLC0415 - only tests that need it pay for torch
+    from trainer.bench.stub import write_stub  # noqa: PLC0415
+
+    out = tmp_path_factory.mktemp("stub") / "strict.takt"
+    return write_stub(out, frame=Size(96, 64), threshold=64.0, product="strict")
+
+
+@pytest.fixture(scope="session")
+def large_stub(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The stub for frames of 128x96."""
+    from edge_runtime.imaging.frames import Size  # noqa: PLC0415
+    from trainer.bench.stub import write_stub  # noqa: PLC0415
+
+    return write_stub(tmp_path_factory.mktemp("stub") / "large.takt", frame=Size(128, 96), product="large")

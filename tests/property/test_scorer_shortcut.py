@@ -16,7 +16,7 @@ from edge_runtime.imaging.maps import contributing, list_regions, peak_bound, sm
 from edge_runtime.inspector import Inspector, Timings
 from edge_runtime.scorer import FrameScore, Scorer
 
-many = settings(max_examples=5000, deadline=None)
+many = settings(max_examples=150, deadline=None)
 sides = st.integers(1, 70)
 sigmas = st.sampled_from([0.0, 0.3, 1.0, 4.0, 15.0, 100.0])
 seeds = st.integers(0, 10_000)
@@ -118,7 +118,7 @@ def test_a_threshold_is_reached_exactly_where_the_largest_valid_pixel_of_the_map
         part = score(scorer).regions[0]
         peak = scorer.valid_peak(part)
         cells = part.grid
-        for threshold in near(peak, float(cells.max()), float(cells.mean(dtype=np.float64))):
+        for threshold in (1e300, *near(peak, float(cells.max()), float(cells.mean(dtype=np.float64)))):
             assert scorer.reaches(part, threshold) != (peak < threshold), (peak, threshold)
 
 

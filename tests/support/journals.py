@@ -187,7 +187,7 @@ class Writing:
     def outcomes(self, count: int) -> list[Outcome]:
         """Wait for so many outcomes, no more."""
         outcomes = self.writer.outcomes()
-        for _ in range(count):
+        for _ in range(10_000):  # a notification may be left from outcomes that were fetched already
             if len(outcomes) >= count:
                 break
             assert self.notified.acquire(timeout=30), f"{len(outcomes)} outcome(s) came, {count} were expected"

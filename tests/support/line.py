@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +162,17 @@ def serving(folder: Path, *cameras: dict[str, Any], **keys: Any) -> Iterator[Lin
         yield line.start()
     finally:
         line.end()
+
+
+@contextmanager
+def frozen(pid: int) -> Iterator[None]:
+    """A process that does nothing for a while: it hangs, or its work takes longer than anybody waits."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
 
 
 def children(parent: int) -> list[tuple[int, str]]:

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.journals import STATION, Starts, acceptance, decide, one, open_journal, page, restart
+from support.journals import STATION, Starts, acceptance, decide, not_in_time, one, open_journal, page, restart
 
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.errors import ConfigError
 from edge_runtime.service.disowned import SLOT_BYTES, SLOTS, Disowned, Entry, fits
 from edge_runtime.service.journal_file import Clock
-from edge_runtime.service.operations import Accept, Key, Stored
+from edge_runtime.service.operations import Accept, Decide, Key, Stored
 
 
 @pytest.fixture
@@ -215,6 +215,23 @@ def test_disowned_keys_that_never_reached_the_journal_are_forgotten(start: Start
     disown(tmp_path, Entry(key=acceptance("t1").key, after=0))
     one(start(), decide(acceptance("t1")))
     assert page(start()).records[0].verdict is Verdict.ACCEPT
+
+
+def test_a_record_that_was_rewritten_before_the_kill_keeps_what_its_client_was_told(
+    start: Starts, tmp_path: Path
+) -> None:
+    accepted = acceptance("t1")
+    one(start(), Decide(acceptance=accepted, answer=not_in_time(accepted)))
+    start.close()
+    disown(tmp_path, Entry(key=accepted.key, after=0))  # the kill came before the entry was removed
+    assert [record.detail for record in page(start()).records] == ["not in time"]
+
+
+def test_the_file_has_its_full_size_on_disk_before_a_key_is_put_down(tmp_path: Path) -> None:
+    Disowned.open(tmp_path / "disowned").close()
+    made = (tmp_path / "disowned").stat()
+    assert made.st_size == SLOTS * SLOT_BYTES
+    assert made.st_blocks * 512 >= SLOTS * SLOT_BYTES  # no holes: a full disk takes nothing from it
 
 
 @pytest.mark.parametrize("keep", range(0, SLOT_BYTES, 37))

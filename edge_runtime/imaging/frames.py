@@ -91,6 +91,8 @@ class Frame:
         Raises:
             DataError: the frame would have to lose colour or depth, or gain a depth that it never had.
         """
+        if self.format.dtype == target.dtype and self.format.channels > target.channels and self._is_grey():
+            return self.pixels[:, :, :1]  # a monochrome camera behind a driver that only knows colour
         if self.format.dtype != target.dtype or self.format.channels > target.channels:
             message = (
                 f"frame is {self.format.canonical}, the bundle takes {target}: set the camera to {target}, "
@@ -103,6 +105,10 @@ class Frame:
         if self.format.channels < target.channels:
             pixels = np.repeat(pixels, target.channels, axis=2)
         return pixels
+
+    def _is_grey(self) -> bool:
+        first = self.pixels[:, :, 0]
+        return all(np.array_equal(first, self.pixels[:, :, channel]) for channel in (1, 2))
 
 
 _FILE_FORMATS = {

@@ -451,6 +451,8 @@ def test_a_ring_that_cannot_be_mapped_is_reported_and_asked_for_again(
         broker.grab("t1")
         frame, _ = broker.frame_pixels()
         assert (frame.fault, frame.detail) == (Reason.OVERLOAD, detail)
+        for _ in range(4):  # more than were on their way: nobody made it say HELLO again
+            broker.wait(CameraHello)
         broker.greet()
         broker.state(lambda state: state.ok)
         broker.grab("t2")

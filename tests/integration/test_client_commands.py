@@ -22,7 +22,23 @@ from edge_runtime.protocol.endpoints import Endpoints
 from edge_runtime.protocol.messages import Answer, Reply
 
 TAKT = Path(sys.executable).parent / "takt"
-KEYS = ["trigger_id", "part_id", "camera", "epoch", "seq", "verdict", "reason", "score", "threshold", "score_normalized", "replayed", "expired", "journaled", "latency_ms", "timings_ms"]
+KEYS = [
+    "trigger_id",
+    "part_id",
+    "camera",
+    "epoch",
+    "seq",
+    "verdict",
+    "reason",
+    "score",
+    "threshold",
+    "score_normalized",
+    "replayed",
+    "expired",
+    "journaled",
+    "latency_ms",
+    "timings_ms",
+]
 
 STATUS: dict[str, JsonValue] = {
     "station": "line-1",

@@ -87,12 +87,14 @@ def test_a_deaf_service_is_silence_and_when_it_hears_again_the_next_part_is_answ
     service: ServiceSide, gateway: Gateway
 ) -> None:
     assert inspect(gateway).accepted
+    before = set(service.station.clients)
     service.deaf = True
     assert inspect(gateway, deadline_ms=100).silent
-    service.until(lambda: gateway.counters["reconnects"] > 0)  # nothing is heard: a new socket
+    service.until(lambda: gateway.counters["reconnects"] > 0)
     assert not gateway.connected
     service.deaf = False
     assert inspect(gateway).accepted
+    assert set(service.station.clients) > before  # nothing was heard: it is another connection
 
 
 def test_an_open_trigger_outlives_a_restart_of_the_service_and_is_answered_restart(

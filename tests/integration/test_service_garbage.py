@@ -178,7 +178,7 @@ TCP: dict[str, bytes] = {
 
 
 @pytest.mark.usefixtures("healthy")
-def test_what_is_not_zeromq_is_hung_up_on(bench: Wires, line: Line) -> None:
+def test_what_is_not_zeromq_disturbs_nobody_and_is_hung_up_on(bench: Wires, line: Line) -> None:
     """All kinds on all ports at once: each is given three seconds."""
     with ExitStack() as stack:
         connections = {
@@ -189,9 +189,9 @@ def test_what_is_not_zeromq_is_hung_up_on(bench: Wires, line: Line) -> None:
         client = bench.client()
         for _ in range(10):
             assert client.inspect("given", value=60).verdict is Verdict.ACCEPT  # while they hang
-        assert {which: closed(connection) for which, connection in connections.items()} == dict.fromkeys(
-            connections, True
-        )
+        for (port, name), connection in connections.items():
+            # what starts like HTTP looks to ZeroMQ like its first version, which had no handshake: a mere silent peer
+            assert name == "HTTP" or closed(connection), f"{name} on {port}"
 
 
 @pytest.mark.usefixtures("healthy")

@@ -87,7 +87,8 @@ class TriggerMachine(RuleBasedStateMachine):
         if answer.reason is Reason.CONFLICT or answer.detail.endswith("ERROR/CONFLICT"):
             self.conflicts[key] += 1
             return
-        assert answer.expired or self.now <= self.first[key].received_ns + self.first[key].deadline_ms * MS
+        asked = self.journal.accepted.get(key, self.first[key])
+        assert answer.expired or self.now <= asked.received_ns + asked.deadline_ms * MS
         self.told[key].append(answer)
 
     def queued(self, key: Key) -> None:

@@ -336,3 +336,19 @@ def test_bytes_of_a_bundle_that_are_no_frame_are_refused_by_their_name(data: byt
 def test_a_jpeg_with_something_behind_its_end_is_read(folder: Path) -> None:
     (folder / "x.jpg").write_bytes(whole_file("grey.jpg") + b"maker's note" + bytes(8))
     assert read_image(folder / "x.jpg").size == (32, 24)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_colour_frame_without_colour_is_mono_and_one_differing_pixel_makes_it_colour(
+    dtype: type[np.uint8 | np.uint16],
+) -> None:
+    grey = scramble(4, 5, 1, dtype)
+    pixels = np.repeat(grey, 3, axis=2)
+    mono = FORMATS[1, dtype]
+
+    assert np.array_equal(Frame(pixels, FORMATS[3, dtype]).as_format(mono), grey)
+    for channel in range(3):
+        tinted = pixels.copy()
+        tinted[2, 3, channel] ^= 1
+        with pytest.raises(DataError, match="the bundle takes"):
+            Frame(tinted, FORMATS[3, dtype]).as_format(mono)

@@ -10,7 +10,7 @@ from trainer.config import BuildConfig
 from trainer.fitting import fit
 
 
-def build(config: BuildConfig, dataset: Path, out: Path, *, with_report: bool = True) -> Sealed:
+def build(config: BuildConfig, dataset: Path, out: Path, *, with_report: bool = True, resume: bool = False) -> Sealed:
     """Fit a model to a data set and seal it into a bundle.
 
     Raises:
@@ -20,7 +20,7 @@ def build(config: BuildConfig, dataset: Path, out: Path, *, with_report: bool = 
     check_writable(out)
     with tempfile.TemporaryDirectory(prefix="takt-build-") as folder:
         draft = Path(folder) / "model.draft"
-        opened = fit(config, dataset, draft)
+        opened = fit(config, dataset, draft, checkpoint=out.with_name(f"{out.name}.checkpoint"), resume=resume)
         return seal(
             draft,
             opened,

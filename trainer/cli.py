@@ -10,7 +10,6 @@ from calibration.cli import add_sealing, parse_precisions, report_sealed
 from calibration.policies import parse_policy
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, folder
-from edge_runtime.errors import ConfigError
 from trainer.config import BuildConfig, make_config
 
 _FIT_ONLY = {"dataset", "out", "config", "json", "report", "resume"}
@@ -26,7 +25,7 @@ def build(arguments: Sequence[str]) -> int:
         folder(options.report)  # before the fit, not after it
     from trainer.building import build as build_bundle  # noqa: PLC0415 - torch takes seconds; faults of usage do not wait
 
-    sealed = build_bundle(config, options.dataset, options.out)
+    sealed = build_bundle(config, options.dataset, options.out, resume=getattr(options, "resume", False))
     report_sealed(sealed, options.report, as_json=options.json)
     return 0
 
@@ -39,7 +38,7 @@ def fit(arguments: Sequence[str]) -> int:
     config = _config(options)
     from trainer.fitting import fit as fit_draft  # noqa: PLC0415
 
-    fit_draft(config, options.dataset, options.out)
+    fit_draft(config, options.dataset, options.out, resume=getattr(options, "resume", False))
     if options.json:
         write_json({"draft": str(options.out), "method": config.method, "seed": config.seed})
     else:
@@ -54,7 +53,7 @@ def _parser(prog: str, description: str) -> Parser:
     parser.add_argument("--config", type=Path, default=None, help="build.toml: the same settings, and [[region]]s")
     model = parser.add_argument_group("model")
     model.add_argument("--product", help="the product's name; the data set's when left out")
-    model.add_argument("--method", help="patchcore (default) or padim")
+    model.add_argument("--method", help="patchcore (default), padim, or another of docs/methods.md")
     model.add_argument("--backbone", help="a timm name (default resnet18.tv_in1k), or gabor, which needs no weights")
     model.add_argument(
         "--weights", metavar="FILE|random", help="weights file; random is for tests and cannot be sealed"
@@ -66,6 +65,9 @@ def _parser(prog: str, description: str) -> Parser:
     model.add_argument(
         "--fit-memory", dest="fit_memory_mb", type=int, metavar="MB", help="patches held while selecting"
     )
+    model.add_argument("--steps", type=int, metavar="N", help="steps of optimisation, instead of the method's schedule")
+    model.add_argument("--teacher", metavar="FILE", help="EfficientAD: weights that `takt teacher` made")
+    model.add_argument("--textures", metavar="DIR", help="DRAEM: pictures to make anomalies of, instead of drawn ones")
     pixels = parser.add_argument_group("pixels")
     pixels.add_argument("--size", type=_size, metavar="WxH", help="scale each region to one input (default 256x256)")
     pixels.add_argument("--tile", type=int, metavar="N", help="cut each region into tiles of N sensor pixels instead")
@@ -95,9 +97,6 @@ def _config(options: argparse.Namespace) -> BuildConfig:
     config = make_config(given, options.config)
     if config.policy is not None:
         parse_policy(config.policy)
-    if getattr(options, "resume", False):
-        message = f"--resume: {config.method} is fitted in one pass and has nothing to go on with: leave the flag out"
-        raise ConfigError(message)
     return config
 
 

@@ -12,6 +12,7 @@ from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError
 
 DEFAULT_SIZE = (256, 256)
+DEFAULT_BACKBONE = "resnet18.tv_in1k"
 DEFAULT_HALO = 96  # exact for layer 3 of a ResNet-18
 
 Box = tuple[int, int, int, int]
@@ -37,7 +38,7 @@ class BuildConfig(BaseModel):
 
     product: str | None = None  # the data set's name when None
     method: str = "patchcore"
-    backbone: str = "resnet18.tv_in1k"
+    backbone: str | None = None  # resnet18.tv_in1k, for methods that have one
     weights: str | None = None
     layers: tuple[str, ...] | None = None  # the method's own when None
     size: tuple[Positive, Positive] | None = None
@@ -51,6 +52,9 @@ class BuildConfig(BaseModel):
     precision: tuple[Precision, ...] = (Precision.F32,)
     coreset: Annotated[float, Field(gt=0, le=1)] | Positive | None = None
     fit_memory_mb: Positive = 2048
+    steps: Positive | None = None  # of optimisation; the method's own schedule when None
+    teacher: str | None = None  # weights of EfficientAD's teacher, as `takt teacher` makes them
+    textures: str | None = None  # folder of pictures for DRAEM's synthetic anomalies; procedural ones when None
     policy: str | None = None
     holdout: Share = 0.2
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None  # the method's own when None

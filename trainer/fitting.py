@@ -23,6 +23,7 @@ from calibration.references import reference_frames
 from calibration.samples import DataSet, Label, Sample, shuffled
 from edge_runtime.bundle.manifest import (
     DraftManifest,
+    ImageScoreRule,
     MapPolicySpec,
     ProvenanceSpec,
     Recipe,
@@ -34,15 +35,15 @@ from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, json_b
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import decode_png
 from edge_runtime.scorer import Scorer
-from trainer.backbones import Features, load_features
+from trainer.backbones import Features
 from trainer.backbones.features import PixelSpec
 from trainer.backbones.weights import weights_folder
-from trainer.config import BuildConfig
+from trainer.config import DEFAULT_BACKBONE, BuildConfig
 from trainer.data.splits import Splits, split
 from trainer.data.tiles import FrameTiles
 from trainer.export import to_onnx
 from trainer.geometry import FrameSurvey, make_geometry, make_tiling, survey
-from trainer.models.method import FitSettings, Method
+from trainer.models.method import FeatureRequest, FitData, FitSettings, Method
 from trainer.models.registry import find_method
 from trainer.torch_engine import TorchEngine
 
@@ -65,8 +66,15 @@ class _Plan:
     device: torch.device
 
 
-def fit(config: BuildConfig, root: Path, out: Path) -> DataSet:
+def fit(config: BuildConfig, root: Path, out: Path, *, checkpoint: Path | None = None, resume: bool = False) -> DataSet:
     """Fit a model and write it as a draft; returns the data set, for who goes on to seal.
+
+    Args:
+        config: the settings.
+        root: the data set.
+        out: the draft.
+        checkpoint: where a fit by gradients keeps its state; beside the draft when None.
+        resume: go on from there.
 
     Raises:
         ConfigError: settings that contradict or cannot be met, memory included.
@@ -79,40 +87,75 @@ def fit(config: BuildConfig, root: Path, out: Path) -> DataSet:
     plan = _plan(config, root)
     start = time.monotonic()
     areas = _valid_areas(plan.members)
-    paths = [sample.path for sample in plan.splits.fit]
-    tiles = FrameTiles(
-        plan.recipe, paths, valid_areas=areas, batch=config.batch, workers=config.workers, device=plan.device
+    validation = _tiles(plan, plan.splits.validation, areas) if plan.splits.validation else None
+    data = FitData(fit=_tiles(plan, plan.splits.fit, areas), validation=validation)
+    settings = FitSettings(
+        seed=config.seed,
+        coreset=config.coreset,
+        buffer_bytes=config.fit_memory_mb * 2**20,
+        steps=config.steps,
+        checkpoint=checkpoint or out.with_name(f"{out.name}.checkpoint"),
+        resume=resume,
+        textures=None if config.textures is None else Path(config.textures),
     )
-    settings = FitSettings(seed=config.seed, coreset=config.coreset, buffer_bytes=config.fit_memory_mb * 2**20)
-    _check_memory(plan, plan.method.predict_bytes(plan.features, tiles, settings))
-    module = plan.method.fit(plan.features, tiles, settings)
+    if resume and "steps" not in plan.method.settings:
+        message = (
+            f"--resume: {plan.method.name} is fitted in one pass and has nothing to go on with: leave the flag out"
+        )
+        raise ConfigError(message)
+    _check_memory(plan, plan.method.predict_bytes(plan.features, data, settings))
+    module = plan.method.fit(plan.features, data, settings)
     seconds = time.monotonic() - start
     _write(plan, module, areas, seconds, out)
     return plan.dataset
 
 
-def _plan(config: BuildConfig, root: Path) -> _Plan:
-    method = find_method(config.method)
-    if config.coreset is not None and "coreset" not in method.settings:
-        message = f"--coreset: the method {method.name} keeps no memory bank: leave the flag out"
-        raise ConfigError(message)
-    if config.validation is not None:
+def _tiles(plan: _Plan, samples: Sequence[Sample], areas: dict[str, NDArray[np.bool_]]) -> FrameTiles:
+    config, paths = plan.config, [sample.path for sample in samples]
+    return FrameTiles(
+        plan.recipe, paths, valid_areas=areas, batch=config.batch, workers=config.workers, device=plan.device
+    )
+
+
+_USELESS = {
+    "coreset": "keeps no memory bank",
+    "backbone": "has no backbone",
+    "layers": "has no backbone to take layers of",
+    "weights": "has no backbone to load weights into",
+    "teacher": "has no teacher",
+    "textures": "makes no synthetic anomalies",
+    "steps": "is fitted in one pass",
+}
+
+
+def _check_flags(config: BuildConfig, method: Method) -> None:
+    """A flag that does nothing would be believed to do something."""
+    for flag, why in _USELESS.items():
+        if getattr(config, flag) is not None and flag not in method.settings:
+            message = f"--{flag}: the method {method.name} {why}: leave the flag out"
+            raise ConfigError(message)
+    if config.validation is not None and method.validation == 0.0:
         message = f"--validation: the method {method.name} has no constants to set apart images for: leave the flag out"
         raise ConfigError(message)
+
+
+def _plan(config: BuildConfig, root: Path) -> _Plan:
+    method = find_method(config.method)
+    _check_flags(config, method)
     dataset = open_dataset(root, limit=config.limit, seed=config.seed)
     if dataset.duplicates:
         _LOG.warning("%s: %d file(s) left out: the same image stands there twice", root, dataset.duplicates)
     splits = split(
         dataset,
         holdout=config.holdout,
-        validation=0.0,  # no method of this release has constants beside its statistics
+        validation=method.validation if config.validation is None else config.validation,
         calibration_split=config.calibration_split,
         seed=config.seed,
     )
     found = survey((*splits.fit, *splits.validation, *splits.calibration))
     geometry, members = make_geometry(config, found)
     device = _device(config.device)
-    features = _features(config, method, found).to(device)
+    features = method.features(_request(config, found)).to(device)
     tiling = make_tiling(
         config,
         geometry,
@@ -135,7 +178,7 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
         ),
         provenance=ProvenanceSpec(
             method=method.name,
-            backbone=config.backbone,
+            backbone=features.origin.backbone,
             dataset=dataset.root.name,
             dataset_fingerprint=dataset.fingerprint,
             splits=SplitsSpec(
@@ -150,7 +193,8 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
             peak_memory_mb=0.0,
         ),
     )
-    members["LICENCES.json"] = json_bytes({"weights": asdict(features.origin)})
+    note = {"method": method.note} if method.note else {}
+    members["LICENCES.json"] = json_bytes({"weights": asdict(features.origin), **note})
     return _Plan(
         config=config,
         dataset=dataset,
@@ -163,18 +207,20 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
     )
 
 
-def _features(config: BuildConfig, method: Method, found: FrameSurvey) -> Features:
-    return load_features(
-        config.backbone,
-        config.layers or method.layers,
+def _request(config: BuildConfig, found: FrameSurvey) -> FeatureRequest:
+    return FeatureRequest(
+        backbone=config.backbone or DEFAULT_BACKBONE,
+        layers=config.layers,
         weights=config.weights,
-        pixels=PixelSpec(channels=found.pixel_format.channels, bit_depth=found.bit_depth),
         weights_dir=weights_folder(),
+        teacher=None if config.teacher is None else Path(config.teacher),
+        pixels=PixelSpec(channels=found.pixel_format.channels, bit_depth=found.bit_depth),
     )
 
 
 def _write(plan: _Plan, module: nn.Module, areas: dict[str, NDArray[np.bool_]], seconds: float, out: Path) -> None:
-    shape = plan.recipe.graph_shape(image_score=False)
+    has_image_score = plan.method.image_score is ImageScoreRule.GRAPH
+    shape = plan.recipe.graph_shape(image_score=has_image_score)
     scorer = Scorer(plan.recipe, TorchEngine(module, shape, plan.device), valid_areas=areas)
     references, maps = _references(plan.recipe, scorer, _reference_samples(plan.splits, plan.config.seed))
     provenance = plan.recipe.provenance.model_copy(
@@ -186,7 +232,7 @@ def _write(plan: _Plan, module: nn.Module, areas: dict[str, NDArray[np.bool_]], 
         format_version=1,
         **fields,
         graph="graphs/tile.onnx",
-        has_image_score=False,
+        has_image_score=has_image_score,
         references=references,
         sealable=not plan.features.origin.random,
         members={},

@@ -16,7 +16,7 @@ from trainer.backbones import Features, load_features
 from trainer.backbones.features import PixelSpec
 from trainer.demo.product import Contrast, Defect, DefectKind, render
 from trainer.export import to_onnx
-from trainer.models.method import FitSettings, TileBatch
+from trainer.models.method import FitData, FitSettings, TileBatch
 from trainer.models.registry import METHODS
 from trainer.torch_engine import TorchEngine
 
@@ -35,6 +35,10 @@ class Tiles:
         for start in range(0, len(self.pixels), self.batch):
             tiles = torch.from_numpy(self.pixels[start : start + self.batch])
             yield TileBatch(tiles, torch.ones(len(tiles), *self.grid, dtype=torch.bool))
+
+    def shuffled(self, seed: int) -> Iterator[TileBatch]:
+        order = torch.randperm(len(self.pixels), generator=torch.Generator().manual_seed(seed)).numpy()
+        yield from Tiles(self.pixels[order], self.stride, self.batch)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -59,7 +63,7 @@ def gabor(method: str) -> Features:
 def fit(method: str, pixels: NDArray[np.uint8], *, batch: int = 4, seed: int = 0) -> nn.Module:
     features = gabor(method)
     tiles = Tiles(pixels, features.grid_stride, batch)
-    return METHODS[method].fit(features, tiles, FitSettings(seed=seed))
+    return METHODS[method].fit(features, FitData(fit=tiles, validation=None), FitSettings(seed=seed))
 
 
 def shape(method: str, batch: int) -> GraphShape:
@@ -175,4 +179,4 @@ def test_memory_is_predicted_at_least_as_large_as_what_is_kept(method: str, fitt
     tiles = Tiles(parts(range(16)), features.grid_stride)
     kept = sum(t.numel() * t.element_size() for n, t in fitted.named_buffers() if not n.startswith("features"))
 
-    assert METHODS[method].predict_bytes(features, tiles, FitSettings(seed=0)) >= kept
+    assert METHODS[method].predict_bytes(features, FitData(fit=tiles, validation=None), FitSettings(seed=0)) >= kept

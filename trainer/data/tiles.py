@@ -1,9 +1,11 @@
 """Owns the tiles of the fit share: cut from sensor pixels by the very plan that inspection uses."""
 
-from collections.abc import Iterator, Sequence
+import random
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -17,6 +19,10 @@ from edge_runtime.imaging.geometry import Region
 from edge_runtime.imaging.tiles import TilePlan
 from edge_runtime.scorer import make_plan, make_region
 from trainer.models.method import TileBatch
+
+_CACHE_BYTES = 1 << 30  # of planes that are trained on again and again
+
+_Tile: TypeAlias = tuple[Pixels, NDArray[np.bool_]]
 
 
 class FrameTiles:
@@ -52,6 +58,8 @@ class FrameTiles:
             (make_region(spec, frame, valid_areas), make_plan(recipe, spec)) for spec in recipe.geometry.regions
         ]
         self._kept = [_kept(region, plan) for region, plan in self._regions]
+        self._planes: dict[Path, tuple[Pixels, ...]] = {}  # of frames that were read before, as long as they fit
+        self._room = _CACHE_BYTES
 
     @property
     def cells(self) -> int:
@@ -66,36 +74,61 @@ class FrameTiles:
 
     def __iter__(self) -> Iterator[TileBatch]:
         """Batches in the order of the files; tiles of which no cell counts are left out."""
-        tiles: list[Pixels] = []
-        kept: list[NDArray[np.bool_]] = []
-        for pixels in tqdm(self._frames(), total=len(self._paths), desc="fit", unit="", leave=False, disable=None):
-            for (region, plan), masks in zip(self._regions, self._kept, strict=True):
-                plane = region.cut(pixels)
+        tiles = self._tiles(self._paths, keep=False)
+        yield from self._batches(tqdm(tiles, total=self._count, desc="fit", unit="", leave=False, disable=None))
+
+    def shuffled(self, seed: int) -> Iterator[TileBatch]:
+        """Batches in an order drawn from the seed: of the frames, and of the tiles of frames that follow each other."""
+        draw = random.Random(seed)  # noqa: S311 - an order to train in, no secret
+        paths = list(self._paths)
+        draw.shuffle(paths)
+        yield from self._batches(_stirred(self._tiles(paths, keep=True), draw, 16 * self._batch))
+
+    @property
+    def _count(self) -> int:
+        return len(self._paths) * sum(len(masks) for masks in self._kept)
+
+    def _tiles(self, paths: Sequence[Path], *, keep: bool) -> Iterator[_Tile]:
+        for planes in self._read_ahead(paths, keep=keep):
+            for (_, plan), masks, plane in zip(self._regions, self._kept, planes, strict=True):
                 for tile, mask in masks.items():
                     cut = np.empty((plan.input.height, plan.input.width, plane.shape[2]), dtype=plane.dtype)
                     plan.cut(plane, tile, cut)
-                    tiles.append(cut)
-                    kept.append(mask)
-                    if len(tiles) == self._batch:
-                        yield self._to_device(tiles, kept)
-                        tiles, kept = [], []
-        if tiles:
-            yield self._to_device(tiles, kept)
+                    yield cut, mask
 
-    def _to_device(self, tiles: list[Pixels], kept: list[NDArray[np.bool_]]) -> TileBatch:
-        stacked = torch.from_numpy(np.stack(tiles)).to(self._device)
-        return TileBatch(stacked, torch.from_numpy(np.stack(kept)).to(self._device))
+    def _batches(self, tiles: Iterable[_Tile]) -> Iterator[TileBatch]:
+        source = iter(tiles)
+        while batch := list(islice(source, self._batch)):
+            stacked = torch.from_numpy(np.stack([tile for tile, _ in batch])).to(self._device)
+            yield TileBatch(stacked, torch.from_numpy(np.stack([mask for _, mask in batch])).to(self._device))
 
-    def _frames(self) -> Iterator[Pixels]:
+    def _read_ahead(self, paths: Sequence[Path], *, keep: bool) -> Iterator[tuple[Pixels, ...]]:
+        """The planes of each frame, in order; kept for the next time where that was asked for and there is room."""
         if self._workers == 0:
-            yield from map(self._read, self._paths)
+            for path in paths:
+                yield self._keep(path, self._cut(path), wanted=keep)
             return
         with ThreadPoolExecutor(self._workers) as pool:
-            paths = iter(self._paths)
-            ahead = [pool.submit(self._read, path) for path in islice(paths, 2 * self._workers)]
+            rest = iter(paths)
+            ahead = [(path, pool.submit(self._cut, path)) for path in islice(rest, 2 * self._workers)]
             while ahead:
-                yield ahead.pop(0).result()
-                ahead.extend(pool.submit(self._read, path) for path in islice(paths, 1))
+                path, planes = ahead.pop(0)
+                yield self._keep(path, planes.result(), wanted=keep)
+                ahead.extend((path, pool.submit(self._cut, path)) for path in islice(rest, 1))
+
+    def _keep(self, path: Path, planes: tuple[Pixels, ...], *, wanted: bool) -> tuple[Pixels, ...]:
+        size = sum(plane.nbytes for plane in planes)
+        if wanted and path not in self._planes and size <= self._room:
+            self._room -= size
+            self._planes[path] = planes
+        return planes
+
+    def _cut(self, path: Path) -> tuple[Pixels, ...]:
+        known = self._planes.get(path)
+        if known is not None:
+            return known
+        pixels = self._read(path)
+        return tuple(region.cut(pixels) for region, _ in self._regions)
 
     def _read(self, path: Path) -> Pixels:
         frame = read_image(path)
@@ -104,6 +137,17 @@ class FrameTiles:
             message = f"{path}: is {frame.size}, the other images are {expected}: give images of one size"
             raise DataError(message)
         return frame.as_format(self._recipe.geometry.pixel_format)
+
+
+def _stirred(tiles: Iterator[_Tile], draw: random.Random, held: int) -> Iterator[_Tile]:
+    """The same tiles in another order, with no more than `held` of them in memory."""
+    pool = list(islice(tiles, held))
+    for tile in tiles:
+        index = draw.randrange(len(pool))
+        pool[index], out = tile, pool[index]
+        yield out
+    draw.shuffle(pool)
+    yield from pool
 
 
 def _kept(region: Region, plan: TilePlan) -> dict[int, NDArray[np.bool_]]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -9,7 +10,8 @@ from torch import Tensor, nn
 
 from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.errors import DataError
-from trainer.backbones import Features
+from trainer.backbones import Features, load_features
+from trainer.backbones.features import PixelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +27,13 @@ class TileBatch:
 
 
 class TrainingTiles(Protocol):
-    """Tiles of the fit share: may be iterated again and again, always in the same order."""
+    """Tiles of good images: may be iterated again and again, always in the same order."""
 
     def __iter__(self) -> Iterator[TileBatch]:
         """Batches, the last one perhaps smaller."""
+
+    def shuffled(self, seed: int) -> Iterator[TileBatch]:
+        """The same tiles in batches of an order that is drawn from the seed."""
 
     @property
     def cells(self) -> int:
@@ -46,6 +51,45 @@ class FitSettings:
     seed: int
     coreset: float | int | None = None  # share below or at 1, or a number of patches
     buffer_bytes: int = 2 * 1024**3  # what a streaming selection may hold
+    steps: int | None = None  # of optimisation; the method's own schedule when None
+    checkpoint: Path | None = None  # where a fit by gradients keeps its state
+    resume: bool = False  # go on from the checkpoint
+    textures: Path | None = None  # folder of pictures that synthetic anomalies are made of; procedural when None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FitData:
+    """Good tiles, by share."""
+
+    fit: TrainingTiles
+    validation: TrainingTiles | None  # for constants inside the graph and the early stop; None where a method has none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FeatureRequest:
+    """What was asked for as the first half of the graph."""
+
+    backbone: str
+    layers: tuple[str, ...] | None  # the method's own when None
+    weights: str | None
+    weights_dir: Path | None
+    teacher: Path | None
+    pixels: PixelSpec
+
+
+def backbone_features(wanted: FeatureRequest, layers: tuple[str, ...]) -> Features:
+    """The frozen backbone that was asked for, with the method's layers unless others were.
+
+    Raises:
+        ConfigError: no such backbone or layer, or no weights.
+    """
+    return load_features(
+        wanted.backbone,
+        wanted.layers or layers,
+        weights=wanted.weights,
+        pixels=wanted.pixels,
+        weights_dir=wanted.weights_dir,
+    )
 
 
 class Method(Protocol):
@@ -79,11 +123,28 @@ class Method(Protocol):
     def settings(self) -> frozenset[str]:
         """Flags that it can use beside those that all methods share."""
 
-    def predict_bytes(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> int:
+    @property
+    def validation(self) -> float:
+        """Share of the good images that it sets apart for constants inside the graph and the early stop; 0 for none."""
+
+    @property
+    def note(self) -> str:
+        """What a bundle's LICENCES.json must say of the method itself; empty where nothing."""
+
+    def features(self, wanted: FeatureRequest) -> Features:
+        """The first half of the graph.
+
+        Raises:
+            ConfigError: it cannot be had.
+        """
+
+    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Memory that the fit will need beyond the network's own."""
 
-    def fit(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> nn.Module:
+    def fit(self, features: Features, data: FitData, settings: FitSettings) -> nn.Module:
         """Fit on good images only; the module's `forward` is the exported graph.
+
+        It gives the map, or (map, image score) where `image_score` is `graph`.
 
         Raises:
             DataError: the images cannot be fitted to, all black for instance.

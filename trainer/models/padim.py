@@ -17,7 +17,15 @@ from torch.nn import functional
 from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.errors import DataError
 from trainer.backbones import Features
-from trainer.models.method import FitSettings, TrainingTiles, check_varies, with_contrast
+from trainer.models.method import (
+    FeatureRequest,
+    FitData,
+    FitSettings,
+    TrainingTiles,
+    backbone_features,
+    check_varies,
+    with_contrast,
+)
 
 REGULARISATION = 0.01
 CHANNELS = 100
@@ -132,29 +140,35 @@ class PaDiMMethod:
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
     pooled_cells: int | None = None
     sigma: float = 4.0
-    settings: frozenset[str] = frozenset()
+    settings: frozenset[str] = frozenset({"backbone", "layers", "weights"})
+    validation: float = 0.0
+    note: str = ""
 
-    def predict_bytes(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+    def features(self, wanted: FeatureRequest) -> Features:
+        """The backbone."""
+        return backbone_features(wanted, self.layers)
+
+    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
         """Sums of outer products in float64, then the whitening in float32, at every place of the plane."""
         total = sum(features.channels)
         count = min(CHANNELS_WIDE if total > _WIDE else CHANNELS, total)
-        height, width = tiles.grid
+        height, width = data.fit.grid
         return height * width * count * count * (8 + 4)
 
-    def fit(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> PaDiM:
+    def fit(self, features: Features, data: FitData, settings: FitSettings) -> PaDiM:
         """Mean and unbiased covariance, plus 0.01 I, of good patches at every place."""
         device = features.mean.device
         with torch.inference_mode():
-            spread = spreads(features, tiles)
+            spread = spreads(features, data.fit)
         embedding = Embedding([layer.clone() for layer in spread], settings.seed).to(device)
-        height, width = tiles.grid
+        height, width = data.fit.grid
         places, channels = height * width, embedding.kept
         sums = torch.zeros(places, channels, dtype=torch.float64, device=device)
         products = torch.zeros(places, channels, channels, dtype=torch.float64, device=device)
         pivot: Tensor | None = None  # of the first batch: sums of differences do not cancel as sums of squares do
         count = 0
         with torch.inference_mode():
-            for batch in tiles:
+            for batch in data.fit:
                 patches = embedding(features(batch.tiles)).permute(2, 3, 0, 1).reshape(places, -1, channels)
                 if pivot is None:
                     pivot = patches.mean(dim=1, keepdim=True)

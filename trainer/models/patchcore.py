@@ -17,7 +17,7 @@ from torch.nn import functional
 from edge_runtime.bundle.manifest import ImageScoreRule
 from trainer.backbones import Features
 from trainer.models.coreset import PROJECTED, StreamingCoreset
-from trainer.models.method import FitSettings, TrainingTiles, with_contrast
+from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features, with_contrast
 from trainer.progress import counter
 
 DEFAULT_CORESET = 0.01
@@ -71,22 +71,28 @@ class PatchCoreMethod:
     image_score: ImageScoreRule = ImageScoreRule.POOLED_MAX
     pooled_cells: int | None = 3
     sigma: float = 4.0
-    settings: frozenset[str] = frozenset({"coreset"})
+    settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "coreset"})
+    validation: float = 0.0
+    note: str = ""
 
-    def predict_bytes(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> int:
+    def features(self, wanted: FeatureRequest) -> Features:
+        """The backbone."""
+        return backbone_features(wanted, self.layers)
+
+    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """The patches held for selection (twice while they are thinned) and the bank."""
         patch = 4 * (sum(features.channels) + min(PROJECTED, sum(features.channels)))
-        held = min(tiles.cells * patch, settings.buffer_bytes)
-        return 2 * held + bank_size(tiles.cells, settings.coreset) * patch
+        held = min(data.fit.cells * patch, settings.buffer_bytes)
+        return 2 * held + bank_size(data.fit.cells, settings.coreset) * patch
 
-    def fit(self, features: Features, tiles: TrainingTiles, settings: FitSettings) -> PatchCore:
+    def fit(self, features: Features, data: FitData, settings: FitSettings) -> PatchCore:
         """Gather the patches of good tiles and keep a coreset of them."""
         device = features.mean.device
         channels = sum(features.channels)
         cap = settings.buffer_bytes // (4 * (channels + min(PROJECTED, channels)))
         coreset = StreamingCoreset(channels, cap=cap, seed=settings.seed, device=device)
         with torch.inference_mode():
-            for batch in with_contrast(tiles):
+            for batch in with_contrast(data.fit):
                 patches = embed(features(batch.tiles)).permute(0, 2, 3, 1)
                 coreset.add(patches[batch.kept])
             count = bank_size(coreset.seen, settings.coreset)

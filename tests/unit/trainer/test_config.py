@@ -19,7 +19,7 @@ def test_without_flags_and_file_the_defaults_stand() -> None:
     assert make_config({}, None) == BuildConfig()
     assert (BuildConfig().method, BuildConfig().backbone, BuildConfig().holdout) == (
         "patchcore",
-        "resnet18.tv_in1k",
+        None,
         0.2,
     )
 

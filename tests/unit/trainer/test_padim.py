@@ -11,7 +11,7 @@ from torch.nn import functional
 from edge_runtime.errors import DataError
 from trainer.backbones import Features, load_features
 from trainer.backbones.features import PixelSpec
-from trainer.models.method import FitSettings, TileBatch
+from trainer.models.method import FitData, FitSettings, TileBatch
 from trainer.models.padim import REGULARISATION, Embedding, PaDiMMethod, spreads
 
 SETTINGS = FitSettings(seed=4)
@@ -56,7 +56,7 @@ def images(count: int, seed: int) -> Tensor:
 def test_the_map_is_the_mahalanobis_distance_at_each_place() -> None:
     good, unseen = images(25, 0), images(2, 1)
     network = features()
-    model = PaDiMMethod().fit(network, Tiles(good, 4), SETTINGS)
+    model = PaDiMMethod().fit(network, FitData(fit=Tiles(good, 4), validation=None), SETTINGS)
 
     with torch.inference_mode():
         found = model(unseen).numpy()
@@ -76,8 +76,8 @@ def test_the_fit_does_not_depend_on_how_images_are_batched() -> None:
     network = features()
 
     with torch.inference_mode():
-        one = PaDiMMethod().fit(network, Tiles(good, 1), SETTINGS)(unseen)
-        many = PaDiMMethod().fit(network, Tiles(good, 12), SETTINGS)(unseen)
+        one = PaDiMMethod().fit(network, FitData(fit=Tiles(good, 1), validation=None), SETTINGS)(unseen)
+        many = PaDiMMethod().fit(network, FitData(fit=Tiles(good, 12), validation=None), SETTINGS)(unseen)
 
     torch.testing.assert_close(one, many, rtol=1e-4, atol=1e-4)
 
@@ -138,4 +138,4 @@ def test_the_spread_is_the_deviation_between_parts_at_one_place() -> None:
 
 def test_one_image_is_refused() -> None:
     with pytest.raises(DataError, match="needs 2 good images"):
-        PaDiMMethod().fit(features(), Tiles(images(1, 0), 1), SETTINGS)
+        PaDiMMethod().fit(features(), FitData(fit=Tiles(images(1, 0), 1), validation=None), SETTINGS)

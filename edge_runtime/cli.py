@@ -16,10 +16,11 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 _OWN = {"edge_runtime", "calibration", "trainer"}
-_EXTRAS = {"build": "trainer", "fit": "trainer", "demo": "trainer", "bench": "trainer"}
+_EXTRAS = dict.fromkeys(("build", "fit", "teacher", "demo", "bench"), "trainer")
 _SUMMARIES = {
     "build": "fit a model to images of good parts and seal it into a bundle",
     "fit": "the part of build that needs torch: images to draft",
+    "teacher": "distil a backbone into a teacher for EfficientAD",
     "seal": "the rest of build: draft to bundle, without torch",
     "evaluate": "measure a bundle on labelled images",
     "calibrate": "set new thresholds from new images, in a new bundle",

@@ -67,7 +67,9 @@ def _parser(prog: str, description: str) -> Parser:
     )
     model.add_argument("--steps", type=int, metavar="N", help="steps of optimisation, instead of the method's schedule")
     model.add_argument("--teacher", metavar="FILE", help="EfficientAD: weights that `takt teacher` made")
-    model.add_argument("--textures", metavar="DIR", help="DRAEM: pictures to make anomalies of, instead of drawn ones")
+    model.add_argument(
+        "--textures", metavar="DIR", help="DRAEM, EfficientAD: pictures of other things, instead of drawn ones"
+    )
     pixels = parser.add_argument_group("pixels")
     pixels.add_argument("--size", type=_size, metavar="WxH", help="scale each region to one input (default 256x256)")
     pixels.add_argument("--tile", type=int, metavar="N", help="cut each region into tiles of N sensor pixels instead")

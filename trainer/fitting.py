@@ -123,7 +123,7 @@ _USELESS = {
     "layers": "has no backbone to take layers of",
     "weights": "has no backbone to load weights into",
     "teacher": "has no teacher",
-    "textures": "makes no synthetic anomalies",
+    "textures": "needs no pictures of other things",
     "steps": "is fitted in one pass",
 }
 
@@ -154,7 +154,7 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
     )
     found = survey((*splits.fit, *splits.validation, *splits.calibration))
     geometry, members = make_geometry(config, found)
-    device = _device(config.device)
+    device = choose_device(config.device)
     features = method.features(_request(config, found)).to(device)
     tiling = make_tiling(
         config,
@@ -210,6 +210,7 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
 def _request(config: BuildConfig, found: FrameSurvey) -> FeatureRequest:
     return FeatureRequest(
         backbone=config.backbone or DEFAULT_BACKBONE,
+        named=config.backbone is not None,
         layers=config.layers,
         weights=config.weights,
         weights_dir=weights_folder(),
@@ -289,12 +290,17 @@ def _check_memory(plan: _Plan, needed: int) -> None:
     if needed > _MEMORY_SHARE * free:
         message = (
             f"--method {plan.method.name} needs {needed / 2**30:.1f} GiB for this fit, {free / 2**30:.1f} GiB are free: "
-            "lower --size, take fewer --layers, lower --fit-memory, or use another method"
+            "lower --size or --batch, take fewer --layers, lower --fit-memory, or use another method"
         )
         raise ConfigError(message)
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """The device of `--device`; a GPU computes in full f32 here, since references must.
+
+    Raises:
+        ConfigError: a GPU is asked for and there is none.
+    """
     if name == "cuda" and not torch.cuda.is_available():
         message = "--device cuda: torch sees no GPU here: use --device cpu, or check the driver"
         raise ConfigError(message)

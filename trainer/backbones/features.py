@@ -64,13 +64,17 @@ class Features(nn.Module):
         """What core and halo must be multiples of, so that every layer's cells lie on one grid."""
         return max(self.strides)
 
-    def forward(self, tiles: Tensor) -> list[Tensor]:
-        """(B, H, W, C) uint8 or uint16 -> [(B, D_i, H / stride_i, W / stride_i)]."""
+    def images(self, tiles: Tensor) -> Tensor:
+        """(B, H, W, C) uint8 or uint16 -> (B, 3, H, W), what the network takes."""
         white = float(2**self.pixels.bit_depth - 1)
         images = tiles.to(torch.float32).permute(0, 3, 1, 2) / white
         if self.pixels.channels == 1:
             images = images.expand(-1, 3, -1, -1)
-        maps: list[Tensor] = self.network((images - self.mean) / self.deviation)
+        return (images - self.mean) / self.deviation
+
+    def forward(self, tiles: Tensor) -> list[Tensor]:
+        """(B, H, W, C) uint8 or uint16 -> [(B, D_i, H / stride_i, W / stride_i)]."""
+        maps: list[Tensor] = self.network(self.images(tiles))
         return maps
 
 

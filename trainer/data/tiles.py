@@ -72,10 +72,15 @@ class FrameTiles:
         plan = self._regions[0][1]
         return plan.input.height // plan.stride, plan.input.width // plan.stride
 
+    @property
+    def whole(self) -> bool:
+        """Whether every tile is a whole plane and shows nothing beyond it."""
+        return all(plan.halo == 0 and plan.core == region.plane for region, plan in self._regions)
+
     def __iter__(self) -> Iterator[TileBatch]:
         """Batches in the order of the files; tiles of which no cell counts are left out."""
         tiles = self._tiles(self._paths, keep=False)
-        yield from self._batches(tqdm(tiles, total=self._count, desc="fit", unit="", leave=False, disable=None))
+        yield from self._batches(tqdm(tiles, total=self.count, desc="fit", unit="", leave=False, disable=None))
 
     def shuffled(self, seed: int) -> Iterator[TileBatch]:
         """Batches in an order drawn from the seed: of the frames, and of the tiles of frames that follow each other."""
@@ -85,7 +90,8 @@ class FrameTiles:
         yield from self._batches(_stirred(self._tiles(paths, keep=True), draw, 16 * self._batch))
 
     @property
-    def _count(self) -> int:
+    def count(self) -> int:
+        """How many tiles there are, of all images."""
         return len(self._paths) * sum(len(masks) for masks in self._kept)
 
     def _tiles(self, paths: Sequence[Path], *, keep: bool) -> Iterator[_Tile]:

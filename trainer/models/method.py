@@ -36,12 +36,20 @@ class TrainingTiles(Protocol):
         """The same tiles in batches of an order that is drawn from the seed."""
 
     @property
+    def count(self) -> int:
+        """How many tiles there are."""
+
+    @property
     def cells(self) -> int:
         """How many cells count, over all tiles."""
 
     @property
     def grid(self) -> tuple[int, int]:
         """Height and width of a tile's feature grid."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether every tile is a whole plane and shows nothing beyond it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +78,7 @@ class FeatureRequest:
     """What was asked for as the first half of the graph."""
 
     backbone: str
+    named: bool  # whether the user named the backbone; else it is the common default
     layers: tuple[str, ...] | None  # the method's own when None
     weights: str | None
     weights_dir: Path | None

@@ -121,12 +121,8 @@ class Triggers:
             The trigger where it is new and wants a frame; None where it was met before, and that is dealt with.
         """
         key = acceptance.key
+        answered = self._answered.get(key)  # first: what was sent as ERROR/JOURNAL may be open still
         known = self.open.get(key)
-        if known is not None:
-            if known.acceptance.content != acceptance.content:
-                self._conflict(acceptance)
-            return None
-        answered = self._answered.get(key)
         if answered is not None:
             if answered.content != acceptance.content:
                 self._conflict(acceptance)
@@ -134,6 +130,10 @@ class Triggers:
                 late = acceptance.received_ns > answered.deadline_ns
                 answer = Answer.model_validate_json(answered.answer)
                 self.hooks.deliver(answer.model_copy(update={"expired": late}))
+            return None
+        if known is not None:
+            if known.acceptance.content != acceptance.content:
+                self._conflict(acceptance)
             return None
         trigger = self._new(acceptance)
         self.open[key] = trigger

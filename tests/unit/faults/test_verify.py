@@ -230,6 +230,16 @@ PLANTED: list[tuple[str, str, Plant]] = [
 ]
 
 
+def test_more_than_one_late_answer_in_a_hundred_is_a_violation_and_fewer_are_listed() -> None:
+    found = evidence()
+    unite(found, "plain", 1, verdict="ERROR", reason="TIMEOUT", score=None)
+    assert [violation.kind for violation in verify(found).violations] == ["wrong"]
+    for _ in range(100):
+        repeat(found, "plain", 0)
+    findings = verify(found)
+    assert (findings.violations, len(findings.late)) == ([], 1)
+
+
 def test_clean_evidence_has_no_violation() -> None:
     assert verify(evidence()).violations == []
 

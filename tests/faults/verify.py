@@ -16,8 +16,9 @@ What must hold:
 - *escaped*: no defective part was accepted: not by a gate, not in an answer, not in the journal, not in a record.
 - *wrong*: a verdict that is not ERROR is the true one, with the true score, at all times. ERROR is true for white parts;
   for others it is excused only while something that concerns the trigger was killed and not yet well again. Where it is a
-  matter of time alone (see `LATE`) it is excused while the machine stood still, and else for one calm trigger in a hundred:
-  a busy machine holds up single processes unseen. A gate opens for a journalled ACCEPT in time alone.
+  matter of time alone (see `LATE`) it is excused while the machine or its disk stood still, as a probe beside the service
+  measured it. A gate opens for a journalled ACCEPT in time alone.
+  A trigger that came first in a later epoch than its own is ERROR/RESTART: the part has gone by.
 - *service*: what the campaign itself found: a start that failed, a state from which there was no recovery.
 """
 
@@ -29,7 +30,7 @@ from faults import parts
 from faults.evidence import Evidence, Line, Row, lives
 
 LATE = frozenset({"TIMEOUT", "NO_FRAME", "OVERLOAD", "JOURNAL"})
-LATE_SHARE = 0.01
+_SLOW_DISK = "the journal cannot be written: the disk "  # NOT_READY for as long as commits take too long
 KINDS = ("unanswered", "doubled", "contradicted", "lost", "escaped", "wrong", "service")
 _GRACE_NS = 1_000_000_000  # the library ends a trigger at its deadline, or at the latest so much after it
 _OF_DELIVERY = ("timings_ms", "expired", "replayed")
@@ -50,7 +51,6 @@ class Findings(NamedTuple):
 
     violations: list[Violation]
     excused: Counter[str]  # ERROR answers for good or defective parts, by reason
-    late: list[Violation]  # what `LATE_SHARE` excuses
     calm: int  # answers that nothing disturbed
 
 
@@ -59,15 +59,12 @@ def verify(evidence: Evidence) -> Findings:
     records: dict[Key, Row] = {}
     found = [*_service(evidence), *_journal(evidence, records), *_readers(evidence)]
     excused: Counter[str] = Counter()
-    late, calm = [], 0
+    calm = 0
     for name, lines in evidence.clients.items():
         client = Client(name, lines, evidence, records)
         found += [*client.unanswered(), *client.doubled(), *client.contradicted(), *client.wrong(excused)]
-        late += client.late
         calm += client.calm
-    if len(late) > LATE_SHARE * calm:
-        found += late
-    return Findings(found, excused, late, calm)
+    return Findings(found, excused, calm)
 
 
 def _service(evidence: Evidence) -> Iterator[Violation]:
@@ -91,6 +88,8 @@ def _journal(evidence: Evidence, records: dict[Key, Row]) -> Iterator[Violation]
             yield Violation("contradicted", f"journal: record {row.seq} of {row.key} speaks of {key}")
         if (key[0], key[2]) not in known:
             yield Violation("contradicted", f"journal: nobody sent {key}")
+        if row.arrived is not None and row.arrived > key[1] and row.body["reason"] != "RESTART":
+            yield Violation("wrong", f"journal: {key} came in epoch {row.arrived}, and is no ERROR/RESTART: {row.body}")
         records[key] = row
         yield from _true_record("journal", row.body)
     for key in evidence.open_keys:
@@ -141,7 +140,6 @@ class Client:
         self.sent = {line["trigger"]["trigger_id"]: line for line in lines if line["did"] == "sent"}
         self.told: dict[str, list[Line]] = {name: [] for name in self.sent}
         self.strangers = []
-        self.late: list[Violation] = []
         self.calm = 0
         for line in lines:
             if line["did"] == "answer":
@@ -199,7 +197,7 @@ class Client:
                 yield self._violation("contradicted", name, f"told {answer}, journal: {row and row.body}")
 
     def wrong(self, excused: Counter[str]) -> Iterator[Violation]:
-        """Escaped parts, too; what is merely late goes into `late`. See the module."""
+        """Escaped parts, too. See the module."""
         for name, line in self._answers():
             answer, value = line["answer"], self.sent[name]["value"]
             if value is None and answer["label"] is not None:
@@ -219,16 +217,14 @@ class Client:
 
     def _error(self, name: str, line: Line, excused: Counter[str]) -> Iterator[Violation]:
         reason = "silence" if line["silent"] else line["answer"]["reason"]
-        late = line["answer"]["reason"] in LATE
-        violation = self._violation("wrong", name, f"ERROR/{reason} without need: {line['answer']['detail']}")
+        answer = line["answer"]
+        late = answer["reason"] in LATE or (answer["reason"] == "NOT_READY" and _SLOW_DISK in answer["detail"])
         if self._disturbed(name, line):
             excused[reason] += 1
         elif late and self._stalled(name, line):
             excused[f"{reason} (machine)"] += 1
-        elif late:
-            self.late.append(violation)
         else:
-            yield violation
+            yield self._violation("wrong", name, f"ERROR/{reason} without need: {answer['detail']}")
 
     def _answers(self) -> Iterator[tuple[str, Line]]:
         return ((name, line) for name, told in self.told.items() for line in told)

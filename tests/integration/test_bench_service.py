@@ -36,9 +36,11 @@ def test_load_counts_a_verdict_that_is_not_the_frames_own_as_missed(
     lines = list(load(both, tmp_path / "load", seconds=1))
     got, asked = (int(number) for number in re.findall(r"\d+", lines[0])[:2])
     assert asked == 20
-    assert got <= 10
-    wrong = sum(int(count) for count in re.findall(r"(\d+) wrong (?:ACCEPT|REJECT)", lines[1]))
-    assert wrong == 10
+    assert got <= 10  # whatever this machine is busy with, the camera that lies can get none
+    missed = {kind: int(count) for count, kind in re.findall(r"(\d+) ([^,]+?)(?=[,.])", lines[1])}
+    assert sum(missed.values()) == asked - got
+    assert 0 < missed.get("wrong ACCEPT", 0) <= 5
+    assert 0 < missed.get("wrong REJECT", 0) <= 5
     rows = [line for line in lines if line.startswith(("| all", "| broker", "| camera", "| worker", "| supervisor"))]
     assert [row.split("|")[1].strip() for row in rows] == [
         "all processes",

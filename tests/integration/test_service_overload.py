@@ -113,3 +113,12 @@ def test_the_timeout_reaches_the_client_before_its_own_deadline(bench: Wires, li
         assert answer.reason is Reason.TIMEOUT
         assert client.inspect("given", value=50, deadline_ms=60_000).score == 50
     assert min(spent) < 400
+
+
+def test_a_thousand_triggers_at_once_get_an_answer_each(bench: Wires) -> None:
+    client = bench.client()
+    triggers = [client.send("given", deadline_ms=60_000) for _ in range(2000)]  # without a frame, so without work
+    bench.until(lambda: sum(isinstance(header, Answer) for header in client.heard) >= 2000, "all answers")
+    answers = client.all_heard(Answer)
+    assert [answer.trigger_id for answer in answers] == [trigger.trigger_id for trigger in triggers]
+    assert {answer.reason for answer in answers} == {Reason.NO_FRAME}

@@ -222,3 +222,23 @@ def test_the_space_of_a_ring_is_taken_when_it_is_made(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("width", "expected"), [(1, 4096), (4032, 4096), (4033, 8192)])
 def test_a_slot_is_a_whole_number_of_pages(width: int, expected: int) -> None:
     assert slot_bytes(FrameSpec(width=width, height=1, pixel_format=PixelFormat.MONO8)) == expected
+
+
+def test_touching_leaves_frames_as_they_are(tmp_path: Path) -> None:
+    ring, pixels = made(tmp_path), filled(MONO)
+    ring.write(grant(1, 3), MONO, pixels)
+    ring.touch()
+    assert ring.holds(grant(1, 3), MONO)
+    np.testing.assert_array_equal(ring.pixels(1, MONO), pixels)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts the page faults of one thread")
+def test_the_first_frame_in_a_touched_slot_waits_for_no_page(tmp_path: Path) -> None:
+    import resource  # noqa: PLC0415 - not on Windows
+
+    frame = FrameSpec(width=2048, height=1024, pixel_format=PixelFormat.MONO8)  # 512 pages of 4096 bytes
+    ring, pixels = made(tmp_path, frame), filled(frame)
+    ring.touch()
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    ring.write(grant(), frame, pixels)
+    assert resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before < 50

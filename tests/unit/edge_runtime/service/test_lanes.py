@@ -191,21 +191,14 @@ def test_with_the_last_worker_goes_what_waits_for_it(bench: Bench) -> None:
 
 
 def test_a_worker_that_cannot_be_reached_loses_one_frame_and_not_those_of_others(bench: Bench) -> None:
-    waiting = [bench.submit(name) for name in ("t1", "t2", "t3")]
+    triggers = [bench.submit(name) for name in ("t1", "t2", "t3")]
     bench.unreachable = {b"bad"}
-    lane_first = WorkerHello(
-        token="t",  # noqa: S106 - of no use here
-        worker="good",
-        pid=1,
-        digest=A,
-        artefact="f32",
-        product="p",
-        inspected=0,
-    )
-    bench.lanes.on_hello(b"good", lane_first, 0)
+    bench.hello("good")
     bench.hello("bad")
-    assert bench.lost == []  # "good" has one, "bad" was given none yet but is asked first for the second
-    assert [one.step for one in waiting] == [Step.WORK, Step.QUEUE, Step.QUEUE]
+    assert bench.lost == [(triggers[1], "cannot be reached")]
+    bench.result(b"good", bench.sent[-1][1].job)
+    assert triggers[2].step is Step.WORK
+    assert bench.held_slots == 1
 
 
 def test_a_worker_that_is_stuck_is_killed_once_and_gets_nothing_more(bench: Bench) -> None:

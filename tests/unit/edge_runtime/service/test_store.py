@@ -1,6 +1,5 @@
 """What the service keeps of a bundle stays as it was, whatever happens to the file."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -78,7 +77,7 @@ def test_what_nobody_names_is_removed_and_so_are_broken_copies(folder: Path, bun
     stored(folder, facts.digest).with_suffix(".tmp").write_bytes(b"half")
     (folder / "note.txt").write_text("mine")
     forget(folder, {facts.digest})
-    assert sorted(os.listdir(folder)) == sorted([f"{facts.digest}.takt", "note.txt"])
+    assert {path.name for path in folder.iterdir()} == {f"{facts.digest}.takt", "note.txt"}
 
 
 def test_a_bundle_under_the_name_of_another_is_not_recalled(folder: Path, bundle: Path) -> None:

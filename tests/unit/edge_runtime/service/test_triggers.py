@@ -2,63 +2,12 @@
 
 import pytest
 from support.journals import acceptance, answer
-from support.memory_journal import MemoryJournal
+from support.trigger_bench import END, MS, Bench
 
 from edge_runtime.decision import Reason, Verdict
-from edge_runtime.protocol.messages import Answer
 from edge_runtime.service import triggers as module
-from edge_runtime.service.operations import Accept, Conflict, Key, Lookup
-from edge_runtime.service.triggers import Hooks, OpenTrigger, Step, Triggers
-
-MS = 1_000_000
-END = 10_000 * MS  # past all deadlines
-
-
-class Bench:
-    """Triggers with a journal in memory, and what they did."""
-
-    def __init__(self, journal: MemoryJournal | None = None) -> None:
-        """Epoch 1, as `support.journals` has it."""
-        self.journal = journal or MemoryJournal()
-        self.told: list[Answer] = []
-        self.queued: list[Key] = []
-        self.published: list[Answer] = []
-        self.frameless: list[OpenTrigger] = []
-        self.news: list[str | None] = []
-        self.triggers = Triggers(
-            station="press-4",
-            epoch=1,
-            writer=self.journal,
-            hooks=Hooks(
-                deliver=self.told.append,
-                queued=self.queued.append,
-                publish=self.published.append,
-                frameless=self.frameless.append,
-                journal=self.news.append,
-            ),
-        )
-
-    def new(self, trigger_id: str, *, content: str = "c") -> OpenTrigger:
-        """Receive a trigger that is new."""
-        trigger = self.triggers.receive(acceptance(trigger_id, content=content))
-        assert trigger is not None
-        return trigger
-
-    def reject(self, trigger: OpenTrigger, now_ns: int = 0) -> None:
-        """Decide it."""
-        self.triggers.decide(trigger, now_ns, reason=Reason.NO_FRAME, detail="none")
-
-    def disk(self, error: str | None = None, now_ns: int = 0) -> None:
-        """The disk does all that is queued, or fails at it."""
-        self.journal.take()
-        self.journal.finish(error)
-        for outcome in self.journal.fetch():
-            self.triggers.on_outcome(outcome, now_ns)
-
-    @property
-    def said(self) -> list[tuple[str, Reason | None]]:
-        """What clients were told."""
-        return [(one.trigger_id, one.reason) for one in self.told]
+from edge_runtime.service.operations import Accept, Conflict, Lookup
+from edge_runtime.service.triggers import Step
 
 
 @pytest.fixture
@@ -159,6 +108,18 @@ def test_a_disk_that_is_late_makes_it_error_journal_in_time(bench: Bench) -> Non
     bench.disk()
     assert bench.said == [("t1", Reason.JOURNAL)]
     assert [(one.reason, one.journaled) for one in bench.published] == [(Reason.JOURNAL, False)]
+
+
+def test_a_verdict_that_came_too_late_for_the_disk_is_not_held_against_it(bench: Bench) -> None:
+    """Else any client with a deadline of some milliseconds would take the whole station out of Ready."""
+    trigger = bench.new("t1")
+    bench.reject(trigger, trigger.answer_by_ns - MS)
+    bench.triggers.due(trigger.answer_by_ns)
+    assert bench.said == [("t1", Reason.JOURNAL)]
+    assert (bench.news, bench.triggers.unjournaled) == ([], 0)
+    bench.disk()
+    assert [(one.reason, one.journaled) for one in bench.published] == [(Reason.JOURNAL, False)]
+    assert bench.said == [("t1", Reason.JOURNAL)]
 
 
 def test_a_verdict_in_mid_commit_is_disowned(bench: Bench) -> None:
@@ -264,6 +225,17 @@ def test_another_part_under_an_id_that_was_forgotten_is_a_conflict_and_told_noth
     forgetful.disk()
     forgetful.disk()
     assert forgetful.said == [("t1", Reason.CONFLICT)]
+    assert (forgetful.triggers.unfinished, forgetful.triggers.open) == (0, {})
+
+
+def test_what_was_told_that_the_disk_is_late_is_not_told_of_a_conflict_besides(forgetful: Bench) -> None:
+    trigger = forgetful.new("t1", content="other")
+    forgetful.triggers.decide(trigger, 0, reason=Reason.TIMEOUT)
+    forgetful.journal.take()
+    forgetful.triggers.due(trigger.answer_by_ns)
+    forgetful.disk()
+    forgetful.disk()
+    assert forgetful.said == [("t1", Reason.JOURNAL)]
     assert (forgetful.triggers.unfinished, forgetful.triggers.open) == (0, {})
 
 

@@ -239,6 +239,11 @@ class Broker:
             lifeline.say("alive")
             log.warning("held_up")
             return
+        if not self.writer.alive and self._stop_by_ns is None:
+            message = (
+                "the journal's thread has died: without it nothing can be answered, the next start settles what is open"
+            )
+            raise RuntimeError(message)
         self.flow.tick(now_ns)
         self.control.tick()
         lifeline.say("alive")

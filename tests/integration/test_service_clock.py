@@ -57,11 +57,8 @@ def test_a_clock_that_jumps_by_an_hour_changes_no_answer(stub: Path, tmp_path: P
             assert status["ready"]
             assert 0 < status["uptime_s"] < 3000
             assert status["epoch"] == 1  # nobody was taken for dead
-        set_clock(
-            stamp, "+0"
-        )  # a process that ends sleeps, which libfaketime cannot with another clock than it began with
-        assert line.stop() == 0
-        line.start(env=environment)  # a journal that was written in the future or the past is none the worse
+        line.end()  # by SIGKILL: under libfaketime short sleeps fail, as `subprocess` takes them while it waits for an end
+        line.start()  # a journal that was written in the future or the past is none the worse
         assert (line.status() or {})["journal"]["newest_seq"] == newest
     finally:
         line.end()

@@ -11,13 +11,14 @@ from edge_runtime.imaging.frames import PixelFormat
 from edge_runtime.protocol import messages as m
 from edge_runtime.protocol.ring import Ring
 from edge_runtime.service.bundles import Choice
-from edge_runtime.service.cameras import CameraHooks, Cameras, CameraSeat, Fault
+from edge_runtime.service.camera_seat import CameraSeat, Fault
+from edge_runtime.service.cameras import CameraHooks, Cameras
 from edge_runtime.service.config import CameraConfig
+from edge_runtime.service.open_trigger import OpenTrigger
 from edge_runtime.service.operations import Key
 from edge_runtime.service.peers import LAPSE_MS
 from edge_runtime.service.rings import HeldFrame
 from edge_runtime.service.store import BundleFacts
-from edge_runtime.service.triggers import OpenTrigger
 
 LAPSE = LAPSE_MS * 1_000_000
 WINDOW = 200_000_000

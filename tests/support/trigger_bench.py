@@ -5,8 +5,9 @@ from support.memory_journal import MemoryJournal
 
 from edge_runtime.decision import Reason
 from edge_runtime.protocol.messages import Answer
+from edge_runtime.service.open_trigger import OpenTrigger
 from edge_runtime.service.operations import Key
-from edge_runtime.service.triggers import Hooks, OpenTrigger, Triggers
+from edge_runtime.service.triggers import Hooks, Triggers
 
 MS = 1_000_000
 END = 10_000 * MS  # past all deadlines

@@ -9,7 +9,7 @@ from support.journals import acceptance, answer
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.protocol.messages import Result
 from edge_runtime.service.answers import as_journal_error, delivered, make_answer, restart_answer, utc_now
-from edge_runtime.service.triggers import OpenTrigger
+from edge_runtime.service.open_trigger import OpenTrigger
 
 MS = 1_000_000
 RESULT = next(one for one in EXAMPLES if isinstance(one, Result))

@@ -11,7 +11,7 @@ from support.sockets import BoundPort, bound, instance
 
 from edge_runtime.decision import Reason
 from edge_runtime.protocol import messages as m
-from edge_runtime.service.cameras import Fault
+from edge_runtime.service.camera_seat import Fault
 from edge_runtime.service.rings import HeldFrame
 
 

@@ -10,9 +10,9 @@ from support.journals import acceptance, answer
 from edge_runtime.decision import Verdict
 from edge_runtime.protocol.messages import Header, Inspect, Result, SlotGrant, WorkerHello
 from edge_runtime.service.lanes import Job, LaneHooks, Lanes
+from edge_runtime.service.open_trigger import OpenTrigger, Step
 from edge_runtime.service.peers import LAPSE_MS
 from edge_runtime.service.rings import FrameSlots, HeldFrame
-from edge_runtime.service.triggers import OpenTrigger, Step
 
 A, B = "a" * 64, "b" * 64
 HANG_MS = 5000

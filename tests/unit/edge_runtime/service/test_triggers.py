@@ -6,8 +6,8 @@ from support.trigger_bench import END, MS, Bench
 
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.service import triggers as module
+from edge_runtime.service.open_trigger import Step
 from edge_runtime.service.operations import Accept, Conflict, Lookup
-from edge_runtime.service.triggers import Step
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from edge_runtime.decision import Verdict
 LIBRARY = next(iter(sorted(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"))), None)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(LIBRARY is None, reason="needs libfaketime: `apt-get install faketime`")
 @pytest.mark.parametrize("step", ["+3600", "-3600"])
 def test_a_clock_that_jumps_by_an_hour_changes_no_answer(stub: Path, tmp_path: Path, step: str) -> None:

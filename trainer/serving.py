@@ -154,10 +154,20 @@ class Service:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         self._process.wait(_GONE_S)
-        psutil.wait_procs(found[1:], timeout=_GONE_S)
+        give_up = time.monotonic() + _GONE_S
+        while any(_runs(process) for process in found[1:]) and time.monotonic() < give_up:
+            time.sleep(_POLL_S / 4)
 
     def _said(self) -> str:
         return self.log.read_text(encoding="utf-8", errors="replace")[-_TOLD_CHARS:]
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether it does anything yet; a dead one that nobody has collected does not."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _is_free(port: int) -> bool:

@@ -10,8 +10,10 @@ class _Told(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, told: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    def _without_nulls(cls, told: JsonValue) -> JsonValue:
         """What is not known yet, such as the shares of no answers, is null: as good as left out."""
+        if not isinstance(told, dict):
+            return told  # refused by what follows, with its place
         return {name: value for name, value in told.items() if value is not None}
 
 

@@ -155,12 +155,14 @@ def list_regions(
         name: the region's name.
         origin: x and y of the map's first pixel in the frame.
     """
-    above = np.greater_equal(region_map, threshold, where=np.isfinite(region_map), out=np.zeros(region_map.shape, bool))
+    with np.errstate(invalid="ignore"):
+        above = region_map >= threshold  # in the map's own layout, which may be column by column
     if not above.any():
         return ()
     top, bottom = _extent(np.asarray(above.any(axis=1)))
     left, right = _extent(np.asarray(above[top:bottom].any(axis=0)))  # labelling takes long, and defects are small
     above, region_map = above[top:bottom, left:right], region_map[top:bottom, left:right]
+    above = above & np.isfinite(region_map)
     origin = (origin[0] + left, origin[1] + top)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(above.astype(np.uint8), connectivity=8)
     found = []

@@ -42,8 +42,7 @@ class Endpoints:
         return self._at(5)
 
     def _at(self, offset: int) -> str:
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"tcp://{host}:{self.port + offset}"
+        return f"tcp://{self.host}:{self.port + offset}"
 
 
 def parse_endpoint(text: str, name: str = "endpoint") -> Endpoints:
@@ -65,7 +64,7 @@ def parse_endpoint(text: str, name: str = "endpoint") -> Endpoints:
         raise ConfigError(message)
     host = "127.0.0.1" if host == "localhost" else host
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        loopback = ipaddress.IPv4Address(host).is_loopback
     except ValueError:
         loopback = False
     if not loopback:

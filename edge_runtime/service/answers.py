@@ -7,8 +7,8 @@ from edge_runtime.decision import Reason, Verdict
 from edge_runtime.protocol.messages import Answer, Result, TimingsMs
 
 if TYPE_CHECKING:
+    from edge_runtime.service.open_trigger import OpenTrigger
     from edge_runtime.service.operations import Acceptance
-    from edge_runtime.service.triggers import OpenTrigger
 
 _DETAIL = 2000
 

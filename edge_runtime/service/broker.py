@@ -20,6 +20,7 @@ from edge_runtime.service.bundles import Choice
 from edge_runtime.service.config import LineConfig
 from edge_runtime.service.control import Control
 from edge_runtime.service.desk import monotonic_ns
+from edge_runtime.service.disk_watch import DiskWatch
 from edge_runtime.service.flow import BACKLOG, Flow, Ports
 from edge_runtime.service.operations import Accept, Conflict, Decide, Lookup, Probe, Prune
 from edge_runtime.service.port import Port
@@ -28,6 +29,8 @@ from edge_runtime.service.store import BundleFacts, forget, recall
 from edge_runtime.service.writer import JournalWriter
 
 _TICK_NS = 50_000_000
+_HELD_UP_NS = 1_000_000_000  # this process did not run for so long: what others sent meanwhile is still on its way
+_CATCH_UP_NS = 500_000_000
 _PROBE_NS = 1_000_000_000
 _PRUNE_NS = 60_000_000_000
 _STOP_NS = 2_000_000_000  # open triggers may end by themselves for so long
@@ -107,6 +110,7 @@ class Broker:
         for polled in (self._awake, *(port.socket for port in self._ports)):
             self._poller.register(polled, zmq.POLLIN)
         self._next_tick_ns = self._next_probe_ns = self._next_prune_ns = 0
+        self._disk = DiskWatch(monotonic_ns())
         self._stop_by_ns: int | None = None
         self._said: wire.State | None = None
         journal = self.writer.journal
@@ -153,6 +157,8 @@ class Broker:
                     return Port(self._context, address, accepted, self.counters, pixel_bytes=pixel_bytes)
                 except ConfigError:
                     if time.monotonic() > give_up:
+                        self._context.destroy(0)
+                        self.writer.stop(_WRITE_S)
                         raise
                     time.sleep(0.05)
 
@@ -178,6 +184,7 @@ class Broker:
 
     def _outcomes(self) -> None:
         for outcome in self.writer.outcomes():
+            self._disk.heard(monotonic_ns())
             operation = outcome.operation
             if isinstance(operation, Accept | Decide | Conflict | Lookup):
                 self.flow.triggers.on_outcome(outcome, monotonic_ns())
@@ -226,10 +233,22 @@ class Broker:
     def _tick(self, now_ns: int) -> None:
         if now_ns < self._next_tick_ns:
             return
-        self._next_tick_ns = now_ns + _TICK_NS
+        held_up = 0 < self._next_tick_ns < now_ns - _HELD_UP_NS
+        self._next_tick_ns = now_ns + (_CATCH_UP_NS if held_up else _TICK_NS)
+        if held_up:  # nobody is taken for silent before what they said was read
+            lifeline.say("alive")
+            log.warning("held_up")
+            return
+        if not self.writer.alive and self._stop_by_ns is None:
+            message = (
+                "the journal's thread has died: without it nothing can be answered, the next start settles what is open"
+            )
+            raise RuntimeError(message)
         self.flow.tick(now_ns)
         self.control.tick()
         lifeline.say("alive")
+        if self._disk.hangs(now_ns, self.writer.backlog):
+            self.flow.journal_news("the disk has not taken anything for a second")
         failing = self.flow.station.journal is not None
         if failing and now_ns >= self._next_probe_ns:
             self._next_probe_ns = now_ns + _PROBE_NS

@@ -16,6 +16,11 @@ class Choice:
     previous: BundleFacts | None = None
     staging_failed: str | None = None  # why the last staged bundle was dropped
 
+    @property
+    def running(self) -> tuple[BundleFacts, ...]:
+        """All that may be inspected with and that once loaded: what is staged is not among them."""
+        return (self.configured, self.active, *(() if self.previous is None else (self.previous,)))
+
     def activate(self) -> None:
         """The staged bundle takes over; one that was active already leaves the way back as it is."""
         if self.staged is not None and self.staged.digest != self.active.digest:

@@ -1,8 +1,7 @@
 """Owns the cameras: who is connected, which slots they may write, and which trigger each frame belongs to."""
 
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
@@ -12,76 +11,19 @@ from edge_runtime.errors import CameraError, ProtocolError
 from edge_runtime.protocol import messages as wire
 from edge_runtime.protocol.messages import Code, Credit, Grab, TriggerMode
 from edge_runtime.protocol.wire import Buffer, Message
-from edge_runtime.service.bundles import Choice
-from edge_runtime.service.config import CameraConfig, SourceKind
+from edge_runtime.service.camera_seat import CameraSeat, Fault, Grabbed, unlike
+from edge_runtime.service.open_trigger import OpenTrigger
 from edge_runtime.service.operations import Key
 from edge_runtime.service.pairing import HardwarePairing, Paired
 from edge_runtime.service.peers import HEARTBEAT_MS, LAPSE_MS, Peer, Peers
 from edge_runtime.service.port import Port
 from edge_runtime.service.rings import FrameSlots, HeldFrame
-from edge_runtime.service.triggers import OpenTrigger
 
 _FORGET_NS = 30_000_000_000  # a GRAB that was not answered for so long never will be
 _FAULTS = {Reason.NO_FRAME, Reason.BAD_IMAGE, Reason.OVERLOAD}  # all that a camera may say
 _LAST_COUNT = 2**63 - 1  # the largest that a message holds
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class Fault:
-    """A frame that could not be had."""
-
-    reason: Reason
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Grabbed:
-    """A GRAB without a FRAME."""
-
-    key: Key
-    asked_ns: int
-
-
-@dataclass(slots=True, eq=False)
-class CameraSeat:
-    """One camera of `line.toml`."""
-
-    config: CameraConfig
-    choice: Choice
-    slots: FrameSlots | None = None
-    peer: Peer | None = None
-    transport: wire.Transport = wire.Transport.MEMORY
-    pid: int | None = None
-    ok: bool = False
-    detail: str = "has not connected yet"
-    exposures: int = 0
-    dropped: int = 0
-    credits: int = 0  # frames that a camera with message transport may still send
-    outstanding: dict[str, Grabbed] = field(default_factory=dict)
-    pairing: HardwarePairing | None = None
-    waiting: dict[int, HeldFrame | Fault] = field(
-        default_factory=dict
-    )  # hardware: frames without a trigger, by counter
-    labels: dict[int, str | None] = field(default_factory=dict)
-    counter_base: int = 0  # exposures of earlier camera processes in this epoch
-    counts: Counter[str] = field(default_factory=Counter)  # late, unmatched, refused
-
-    @property
-    def takes_frames(self) -> bool:
-        """Whether frames come with the client's trigger."""
-        return self.config.parsed_source.kind is SourceKind.CLIENT
-
-    @property
-    def room(self) -> int:
-        """How many more frames can be asked for."""
-        if self.slots is None:
-            return 0
-        if self.takes_frames:
-            return self.slots.free_slots
-        memory = self.transport is wire.Transport.MEMORY
-        return (self.slots.granted if memory else self.credits) - len(self.outstanding)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,7 +113,7 @@ class Cameras:
         if frame is None or pixels is None:
             return Fault(Reason.NO_FRAME, f"camera {seat.config.name} takes its frames from messages, and none came")
         if frame != wanted:
-            return Fault(Reason.BAD_IMAGE, _unlike(frame, wanted))
+            return Fault(Reason.BAD_IMAGE, unlike(frame, wanted))
         try:
             held = None if seat.slots is None else seat.slots.store(frame, pixels)
         except ProtocolError as error:
@@ -334,7 +276,7 @@ class Cameras:
         wanted = seat.choice.active.frame
         if header.frame != wanted:
             held.release()
-            return Fault(Reason.BAD_IMAGE, _unlike(header.frame, wanted))
+            return Fault(Reason.BAD_IMAGE, unlike(header.frame, wanted))
         return held
 
     def _give(
@@ -376,10 +318,3 @@ class Cameras:
                 )
         if seat.pairing is not None:
             self._paired(seat, seat.pairing.camera_restarted())
-
-
-def _unlike(frame: wire.FrameSpec, wanted: wire.FrameSpec) -> str:
-    return (
-        f"frame is {frame.width}x{frame.height} {frame.pixel_format}, the bundle inspects "
-        f"{wanted.width}x{wanted.height} {wanted.pixel_format}: check the camera's mode and its crop"
-    )

@@ -12,11 +12,11 @@ from edge_runtime.errors import ConfigError, ProtocolError
 from edge_runtime.protocol.messages import Reply, Request
 from edge_runtime.protocol.wire import Message, encode
 from edge_runtime.service import lifeline
-from edge_runtime.service.cameras import CameraSeat
+from edge_runtime.service.camera_seat import CameraSeat
 from edge_runtime.service.operations import Activate, Audit, Outcome, ReadAudit
 from edge_runtime.service.port import Port
 from edge_runtime.service.report import report
-from edge_runtime.service.store import BundleFacts
+from edge_runtime.service.store import BundleFacts, stored
 
 if TYPE_CHECKING:
     from edge_runtime.service.broker import Broker
@@ -96,7 +96,11 @@ class Control:
                 self._loading.remove(waiting)
                 self._reply(waiting[0], waiting[1], ok=False, detail=detail)
         self._broker.flow.failures[digest] = detail
-        for seat in self._broker.flow.cameras.seats.values():
+        seats = self._broker.flow.cameras.seats.values()
+        if not any(digest == kept.digest for seat in seats for kept in seat.choice.running):
+            # a whole file may have the same manifest, and must not be taken for this one
+            stored(self._broker.run_dir.bundles, digest).unlink(missing_ok=True)
+        for seat in seats:
             choice = seat.choice
             if choice.staged is not None and choice.staged.digest == digest:
                 choice.staged, choice.staging_failed = None, detail

@@ -13,11 +13,13 @@ from edge_runtime.protocol.wire import Buffer
 from edge_runtime.service import bundles, lifeline
 from edge_runtime.service.answers import utc_now
 from edge_runtime.service.bundles import Choice
-from edge_runtime.service.cameras import CameraHooks, Cameras, CameraSeat, Fault
+from edge_runtime.service.camera_seat import CameraSeat, Fault
+from edge_runtime.service.cameras import CameraHooks, Cameras
 from edge_runtime.service.config import LineConfig
 from edge_runtime.service.desk import STREAM_CLIENT, Desk, DeskHooks, monotonic_ns
 from edge_runtime.service.lanes import Job, LaneHooks, Lanes
 from edge_runtime.service.monitor import CameraFigures
+from edge_runtime.service.open_trigger import OpenTrigger
 from edge_runtime.service.operations import Acceptance, Decide, Key, Operation
 from edge_runtime.service.port import Port
 from edge_runtime.service.rings import HeldFrame
@@ -25,7 +27,7 @@ from edge_runtime.service.run_dir import RunDir
 from edge_runtime.service.station import CameraCondition, Station
 from edge_runtime.service.store import BundleFacts
 from edge_runtime.service.stream import Stream
-from edge_runtime.service.triggers import Hooks, OpenTrigger, Triggers
+from edge_runtime.service.triggers import Hooks, Triggers
 from edge_runtime.service.writer import JournalWriter
 
 BACKLOG = 5000  # operations that wait for the disk before triggers have to wait, too, and frames of streams are dropped

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import structlog
 
 from edge_runtime.protocol.messages import Header, Inspect, Result, WorkerHello
+from edge_runtime.service.open_trigger import OpenTrigger, Step
 from edge_runtime.service.peers import LAPSE_MS
 from edge_runtime.service.rings import HeldFrame
-from edge_runtime.service.triggers import OpenTrigger, Step
 
 log = structlog.get_logger()
 

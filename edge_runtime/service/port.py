@@ -13,6 +13,7 @@ from edge_runtime.protocol.wire import Buffer, Message
 
 _HANDSHAKE_MS = 3000  # a connection that is no ZeroMQ, or never says so, is dropped after this
 _ZERO_COPY_FROM = 65_536
+_WAITING = 10_000  # messages to one peer that may wait for the network: thousands of answers leave after one commit
 
 log = structlog.get_logger()
 
@@ -46,6 +47,7 @@ class Port:
         self._counters = counters
         self.socket = context.socket(zmq.ROUTER)
         self.socket.linger = 200
+        self.socket.sndhwm = _WAITING
         self.socket.router_mandatory = 1
         self.socket.handshake_ivl = _HANDSHAKE_MS
         self.socket.maxmsgsize = wire.MAX_HEADER_BYTES + pixel_bytes

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import JsonValue
 
-from edge_runtime.service.cameras import CameraSeat
+from edge_runtime.service.camera_seat import CameraSeat
 from edge_runtime.service.config import parse_source
 from edge_runtime.service.desk import monotonic_ns
 from edge_runtime.service.lanes import WorkerSeat

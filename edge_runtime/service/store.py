@@ -58,14 +58,14 @@ def read_facts(path: Path) -> BundleFacts:
 
 
 def adopt(path: Path, folder: Path) -> BundleFacts:
-    """Keep a bundle under its digest: as a second name of the same file where that can be, else as a copy.
+    """Keep a copy of a bundle under its digest; a second name of the file would change when the file is written over.
 
     Args:
         path: the bundle.
         folder: where the service keeps bundles.
 
     Raises:
-        BundleError: it is no sealed bundle that this release reads.
+        BundleError: it is no sealed bundle that this release reads, or it was replaced meanwhile.
         ConfigError: there is no room for the copy.
     """
     facts = read_facts(path)
@@ -73,16 +73,16 @@ def adopt(path: Path, folder: Path) -> BundleFacts:
     if not _same(path, kept):
         temporary = kept.with_suffix(".tmp")
         try:
-            temporary.unlink(missing_ok=True)
-            try:
-                os.link(path, temporary)
-            except OSError:
-                shutil.copyfile(path, temporary)
+            _copy(path, temporary)
+            if read_facts(temporary).digest != facts.digest:
+                message = f"{path}: was replaced while it was copied: try again"
+                raise BundleError(message)
             temporary.replace(kept)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             message = f"{kept}: the bundle cannot be kept there ({error.strerror}): free space in run_dir"
             raise ConfigError(message) from error
+        finally:
+            temporary.unlink(missing_ok=True)
     return BundleFacts(path=kept, digest=facts.digest, product=facts.product, frame=facts.frame)
 
 
@@ -103,9 +103,16 @@ def recall(folder: Path, digest: str) -> BundleFacts | None:
 
 def forget(folder: Path, keep: set[str]) -> None:
     """Remove bundles that nobody names any more."""
-    for path in folder.glob("*.takt"):
-        if path.stem not in keep:
+    for path in (*folder.glob("*.takt"), *folder.glob("*.tmp")):
+        if path.stem not in keep or path.suffix == ".tmp":
             path.unlink(missing_ok=True)
+
+
+def _copy(path: Path, target: Path) -> None:
+    with path.open("rb") as source, target.open("wb") as copy:
+        shutil.copyfileobj(source, copy, 1 << 20)
+        copy.flush()
+        os.fsync(copy.fileno())
 
 
 def _same(path: Path, kept: Path) -> bool:

@@ -28,6 +28,7 @@ from edge_runtime.service.store import BundleFacts, adopt
 
 _POLL_S = 0.2
 _SILENT_S = 5.0  # a broker that says nothing for so long is stuck
+_START_S = 60.0  # the same for one that starts: it checks the journal, and waits for addresses to become free
 _BROKER_STOP_S = 6.0
 _CHILD_STOP_S = 2.0
 _FIRST_BACKOFF_S = 0.05
@@ -95,7 +96,9 @@ class Supervisor:
             if post.child is None and now >= post.start_at:
                 post.failure = ""
                 post.child = Child.start(post.kind, post.name, post.order(), self.events)
-                post.started_at = self.heard_at = now
+                post.started_at = now
+                if post.kind == "broker":
+                    self.heard_at = now + _START_S - _SILENT_S
                 log.info("started", child=post.name, child_pid=post.child.pid)
 
     def _take(self, store: ThreadPoolExecutor, within_s: float) -> None:

@@ -5,14 +5,14 @@ import itertools
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from enum import Enum
 from typing import Protocol
 
 import structlog
 
-from edge_runtime.decision import Reason, Verdict
+from edge_runtime.decision import Reason
 from edge_runtime.protocol.messages import Answer, Result
 from edge_runtime.service.answers import as_journal_error, delivered, make_answer
+from edge_runtime.service.open_trigger import OpenTrigger, Step, deadline_ns, time_limits
 from edge_runtime.service.operations import (
     Accept,
     Acceptance,
@@ -27,47 +27,9 @@ from edge_runtime.service.operations import (
 
 _REMEMBERED = 20_000  # answers of this epoch that a retry finds without the disk
 _PARKED = 10_000  # answers that the disk did not take, to be written when it does
+_FAIR_NS = 15_000_000  # a disk that takes longer for a verdict is too slow
 
 log = structlog.get_logger()
-
-
-class Step(Enum):
-    """How far a trigger is."""
-
-    FRAME = "frame"  # waits for its frame
-    QUEUE = "queue"  # has its frame, waits for a worker
-    WORK = "work"  # is being inspected
-    DECIDED = "decided"  # waits for the disk
-
-
-@dataclass(slots=True, eq=False)
-class OpenTrigger:
-    """A trigger that has no journalled answer yet. Times in nanoseconds, monotonic."""
-
-    acceptance: Acceptance
-    serial: int
-    decide_by_ns: int
-    answer_by_ns: int
-    lane: str | None = None  # digest of the bundle that inspects it
-    step: Step = Step.FRAME
-    counter: int | None = None
-    label: str | None = None
-    frame_ns: int | None = None
-    work_ns: int | None = None
-    decided_ns: int | None = None
-    answer: Answer | None = None
-    operation: Decide | Conflict | Lookup | None = None
-    sent: bool = False  # as ERROR/JOURNAL, before the disk said anything
-
-    @property
-    def deadline_ns(self) -> int:
-        """When the answer must be there."""
-        return deadline_ns(self.acceptance)
-
-    @property
-    def undecided(self) -> bool:
-        """Whether a verdict is still wanted."""
-        return self.answer is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +83,8 @@ class Triggers:
             The trigger where it is new and wants a frame; None where it was met before, and that is dealt with.
         """
         key = acceptance.key
+        answered = self._answered.get(key)  # first: what was sent as ERROR/JOURNAL may be open still
         known = self.open.get(key)
-        if known is not None:
-            if known.acceptance.content != acceptance.content:
-                self._conflict(acceptance)
-            return None
-        answered = self._answered.get(key)
         if answered is not None:
             if answered.content != acceptance.content:
                 self._conflict(acceptance)
@@ -134,6 +92,10 @@ class Triggers:
                 late = acceptance.received_ns > answered.deadline_ns
                 answer = Answer.model_validate_json(answered.answer)
                 self.hooks.deliver(answer.model_copy(update={"expired": late}))
+            return None
+        if known is not None:
+            if known.acceptance.content != acceptance.content:
+                self._conflict(acceptance)
             return None
         trigger = self._new(acceptance)
         self.open[key] = trigger
@@ -199,8 +161,7 @@ class Triggers:
             elif not trigger.sent and now_ns < trigger.answer_by_ns:
                 heapq.heappush(self._timers, (trigger.answer_by_ns, serial))
             elif not trigger.sent and not isinstance(trigger.operation, Lookup):
-                self.hooks.journal("the disk did not take a verdict in time")
-                self._without_journal(trigger, now_ns)
+                self._overdue(trigger, now_ns)
 
     def next_due_ns(self) -> int | None:
         """When `due` has something to do at the earliest."""
@@ -297,8 +258,15 @@ class Triggers:
             if fresh:
                 self.hooks.publish(stored.answer)
 
-    def _without_journal(self, trigger: OpenTrigger, now_ns: int) -> None:
-        """Answer ERROR/JOURNAL now; what the journal will say must be the same."""
+    def _overdue(self, trigger: OpenTrigger, now_ns: int) -> None:
+        """The answer must leave; the disk is to blame only if it had time: a short deadline leaves it hardly any."""
+        given_ns = now_ns - (trigger.decided_ns or trigger.acceptance.received_ns)
+        if given_ns >= _FAIR_NS:
+            self.hooks.journal("the disk did not take a verdict in time")
+        self._without_journal(trigger, now_ns, park=given_ns >= _FAIR_NS)
+
+    def _without_journal(self, trigger: OpenTrigger, now_ns: int, *, park: bool = True) -> None:
+        """Answer ERROR/JOURNAL now; what the journal will say must be the same, when the disk works again or at once."""
         if trigger.answer is None or trigger.sent:
             return
         instead = as_journal_error(trigger.answer)
@@ -310,7 +278,11 @@ class Triggers:
             and self.writer.cancel(operation, instead)
         ):
             self._by_operation.pop(id(operation))
-            self._park(operation, trigger)
+            if park:
+                self._park(operation, trigger)
+            else:
+                self._forget(trigger)
+                self.writer.submit(Decide(acceptance=operation.acceptance, answer=instead))
         self._remember(trigger, instead)
         self.hooks.deliver(delivered(instead, trigger, now_ns))
 
@@ -341,21 +313,3 @@ class Triggers:
         self._by_serial.pop(trigger.serial, None)
         if self.open.get(trigger.acceptance.key) is trigger:
             del self.open[trigger.acceptance.key]
-
-
-def deadline_ns(acceptance: Acceptance) -> int:
-    """When the answer must be there, on the clock of the broker that received the trigger."""
-    return acceptance.received_ns + acceptance.deadline_ms * 1_000_000
-
-
-def time_limits(acceptance: Acceptance) -> tuple[int, int]:
-    """Until when a verdict must be there to be written, and until when the answer must leave, in nanoseconds.
-
-    A tenth of the deadline, at most 10 ms, is left to the way back; another tenth, at most 30 ms, to the disk.
-    """
-    tenth = acceptance.deadline_ms * 100_000
-    answer_by = deadline_ns(acceptance) - min(10_000_000, tenth)
-    return answer_by - min(30_000_000, tenth), answer_by
-
-
-__all__ = ["Hooks", "OpenTrigger", "Step", "Triggers", "Verdict", "time_limits"]

@@ -126,7 +126,7 @@ def test_every_byte_of_the_data_of_a_tiny_bundle_is_guarded(tiny_bundle: Path, t
 
 def _sample(path: Path) -> Iterator[tuple[str, int, int]]:
     """Seeded places all over a file: each part has its share, its first and its last byte among them."""
-    rng = random.Random(20)  # noqa: S311 - a seeded sample, no secret
+    rng = random.Random(20)
     found = parts(path)
     each = SAMPLE // len(found) + 1
     for place, span in found.items():
@@ -174,7 +174,7 @@ def test_a_damaged_bundle_is_not_loaded_and_not_changed(small_bundle: Path, tmp_
 
 def test_a_real_bundle_cut_anywhere_is_refused(small_bundle: Path, tmp_path: Path) -> None:
     data = small_bundle.read_bytes()
-    rng = random.Random(21)  # noqa: S311 - a seeded sample, no secret
+    rng = random.Random(21)
     cuts = {0, 1, 21, 22, len(data) - 1, len(data) - 22, *(rng.randrange(len(data)) for _ in range(40))}
     damaged = tmp_path / "damaged.takt"
     for cut in cuts:

@@ -5,12 +5,13 @@ What must hold says `verify.py`.
 """
 
 import argparse
+import os
 import random
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,8 @@ RATE = 30.0
 _RECOVERY_S = 90.0
 _STALL_S = 0.15  # a thread that only sleeps and wakes so late: the machine is to blame for what is late now
 _NAP_S = 0.02
+_SLOW_DISK_S = 0.05  # a commit has 30 ms at most before a deadline
+_PROBE_S = 0.05
 
 
 def run_campaign(folder: Path, stub: Path, *, kills: int, seed: int, rate: float = RATE) -> Summary:
@@ -40,7 +43,7 @@ def run_campaign(folder: Path, stub: Path, *, kills: int, seed: int, rate: float
         rate: triggers a second, in all.
     """
     floor = Floor(folder, stub, seed=seed, rate=rate)
-    with _watching(floor.diary):
+    with _watching(floor.diary, folder / "probe"):
         try:
             floor.start()
             _strike_all(floor, kills, random.Random(seed))
@@ -81,24 +84,35 @@ def _strike_all(floor: Floor, kills: int, draw: random.Random) -> None:
 
 
 @contextmanager
-def _watching(diary: Ledger) -> Iterator[None]:
-    """Notes when the machine stood still."""
+def _watching(diary: Ledger, probe: Path) -> Iterator[None]:
+    """Notes when the machine stood still: its processor, or its disk, which a small file probes."""
     done = threading.Event()
 
-    def watch() -> None:
-        while not done.is_set():
+    def write() -> None:
+        with probe.open("r+b" if probe.exists() else "w+b") as file:
+            file.write(b"probe")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def watch(action: Callable[[], None], pause_s: float, longest_s: float) -> None:
+        while not done.wait(pause_s):
             before = time.monotonic()
-            time.sleep(_NAP_S)
-            if time.monotonic() - before > _NAP_S + _STALL_S:
+            action()
+            if time.monotonic() - before > longest_s:
                 diary.put("stall", start=int(before * 1e9))
 
-    thread = threading.Thread(target=watch)
-    thread.start()
+    threads = [
+        threading.Thread(target=watch, args=(lambda: time.sleep(_NAP_S), 0.0, _NAP_S + _STALL_S)),
+        threading.Thread(target=watch, args=(write, _PROBE_S, _SLOW_DISK_S)),
+    ]
+    for thread in threads:
+        thread.start()
     try:
         yield
     finally:
         done.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
 
 
 def main() -> int:

@@ -32,6 +32,7 @@ class Row:
 
     seq: int
     key: tuple[str, int, str] | None
+    arrived: int | None  # in which epoch the trigger came
     body: Line
 
 
@@ -57,7 +58,7 @@ class Evidence:
         """When what was killed was well again: a client when it was welcome again, all else when the campaign saw it."""
         sign, lines = ("recovered", self.campaign)
         if kill["kind"] == "client":
-            sign, lines = ("welcome", self.clients.get(kill["scope"], []))
+            sign, lines = ("welcome", {**self.clients, **self.readers}[kill["scope"]])
         return next((line["at"] for line in lines if line["did"] == sign and line["at"] > kill["at"]), _NEVER_NS)
 
     def stalls(self) -> list[Window]:
@@ -70,9 +71,14 @@ def read_journal(path: Path) -> tuple[list[Row], list[tuple[str, int, str]]]:
     """All records and all triggers without one; the file is opened read-only."""
     with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as database:
         rows = [
-            Row(seq=seq, key=None if client is None else (client, epoch, name), body=json.loads(body))
-            for seq, body, client, epoch, name in database.execute(
-                """SELECT seq, body, client, epoch, trigger_id FROM verdicts
+            Row(
+                seq=seq,
+                key=None if client is None else (client, epoch, name),
+                arrived=arrived,
+                body=json.loads(body),
+            )
+            for seq, body, client, epoch, name, arrived in database.execute(
+                """SELECT seq, body, client, epoch, trigger_id, arrived FROM verdicts
                    LEFT JOIN triggers ON id = trigger_row ORDER BY seq"""
             )
         ]

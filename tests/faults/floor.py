@@ -73,7 +73,7 @@ class Floor:
             scope = name = draw.choice([*CLIENTS, *READERS])
         if name in self._running:
             self._strike(kind, name, scope, self._running[name].pid, calm=calm)
-            self._running[name].wait(10)
+            _bury(self._running[name])
             if kind == "client":
                 self._returning[name] = self._ledger(name).stat().st_size
             self._spawn(name)
@@ -121,6 +121,7 @@ class Floor:
             if process.poll() is not None:
                 said = (self.folder / f"{name}.err").read_text(encoding="utf-8")[-2000:]
                 self.diary.put("fault", what=f"{name} ended by itself: exit code {process.returncode}: {said}")
+                _bury(process)
                 self._spawn(name)
 
     def finish(self) -> None:
@@ -143,7 +144,7 @@ class Floor:
         """Leave nothing running, whatever happened."""
         for process in self._running.values():
             process.kill()
-            process.wait(10)
+            _bury(process)
         self._running.clear()
         self.line.end()
 
@@ -215,3 +216,9 @@ class Floor:
                 code = process.wait(10)
             if code != 0:
                 self.diary.put("fault", what=f"{name} stopped with exit code {code}")
+
+
+def _bury(process: "subprocess.Popen[bytes]") -> None:
+    process.wait(10)
+    if process.stdin is not None:
+        process.stdin.close()

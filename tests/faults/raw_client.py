@@ -161,7 +161,7 @@ class Load:
             "trigger_id": serial,
             "camera": camera,
             "part_id": parts.name_part(value, serial),
-            "deadline_ms": self._draw.randrange(400, 1001),
+            "deadline_ms": self._draw.randrange(1500, 3001),
         }
         given = camera == self._client_camera
         if given:

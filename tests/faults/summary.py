@@ -40,6 +40,7 @@ def summarise(evidence: Evidence, findings: Findings) -> Summary:
         "",
         "answers: " + _list(answers),
         "errors while something was down: " + _list(findings.excused),
+        f"undisturbed answers {findings.calm}",
         "",
         *(f"{kind:<14}{sum(violation.kind == kind for violation in findings.violations):>6}" for kind in KINDS),
         *(f"  {violation.kind}: {violation.what[:1000]}" for violation in findings.violations[:_SHOWN]),

@@ -15,8 +15,10 @@ What must hold:
 - *lost*: the journal's `seq` runs from 1 without hole, and every named consumer has stored each record, once, in order.
 - *escaped*: no defective part was accepted: not by a gate, not in an answer, not in the journal, not in a record.
 - *wrong*: a verdict that is not ERROR is the true one, with the true score, at all times. ERROR is true for white parts;
-  for others it is excused only while something that concerns the trigger was killed and not yet well again, or, where it is
-  a matter of time alone (see `LATE`), while the machine stood still. A gate opens for a journalled ACCEPT in time alone.
+  for others it is excused only while something that concerns the trigger was killed and not yet well again. Where it is a
+  matter of time alone (see `LATE`) it is excused while the machine or its disk stood still, as a probe beside the service
+  measured it. A gate opens for a journalled ACCEPT in time alone.
+  A trigger that came first in a later epoch than its own is ERROR/RESTART: the part has gone by.
 - *service*: what the campaign itself found: a start that failed, a state from which there was no recovery.
 """
 
@@ -28,6 +30,7 @@ from faults import parts
 from faults.evidence import Evidence, Line, Row, lives
 
 LATE = frozenset({"TIMEOUT", "NO_FRAME", "OVERLOAD", "JOURNAL"})
+_SLOW_DISK = "the journal cannot be written: the disk "  # NOT_READY for as long as commits take too long
 KINDS = ("unanswered", "doubled", "contradicted", "lost", "escaped", "wrong", "service")
 _GRACE_NS = 1_000_000_000  # the library ends a trigger at its deadline, or at the latest so much after it
 _OF_DELIVERY = ("timings_ms", "expired", "replayed")
@@ -48,6 +51,7 @@ class Findings(NamedTuple):
 
     violations: list[Violation]
     excused: Counter[str]  # ERROR answers for good or defective parts, by reason
+    calm: int  # answers that nothing disturbed
 
 
 def verify(evidence: Evidence) -> Findings:
@@ -55,10 +59,12 @@ def verify(evidence: Evidence) -> Findings:
     records: dict[Key, Row] = {}
     found = [*_service(evidence), *_journal(evidence, records), *_readers(evidence)]
     excused: Counter[str] = Counter()
+    calm = 0
     for name, lines in evidence.clients.items():
         client = Client(name, lines, evidence, records)
         found += [*client.unanswered(), *client.doubled(), *client.contradicted(), *client.wrong(excused)]
-    return Findings(found, excused)
+        calm += client.calm
+    return Findings(found, excused, calm)
 
 
 def _service(evidence: Evidence) -> Iterator[Violation]:
@@ -82,6 +88,8 @@ def _journal(evidence: Evidence, records: dict[Key, Row]) -> Iterator[Violation]
             yield Violation("contradicted", f"journal: record {row.seq} of {row.key} speaks of {key}")
         if (key[0], key[2]) not in known:
             yield Violation("contradicted", f"journal: nobody sent {key}")
+        if row.arrived is not None and row.arrived > key[1] and row.body["reason"] != "RESTART":
+            yield Violation("wrong", f"journal: {key} came in epoch {row.arrived}, and is no ERROR/RESTART: {row.body}")
         records[key] = row
         yield from _true_record("journal", row.body)
     for key in evidence.open_keys:
@@ -101,7 +109,7 @@ def _readers(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation("contradicted", f"{name}: record {record['seq']} is not the journal's: {record}")
             yield from _true_record(name, record)
         for line in lines:
-            if line["did"] in {"gap", "refused"}:
+            if line["did"] in {"gap", "hole", "refused"}:
                 yield Violation("lost", f"{name}: {line}")
 
 
@@ -132,6 +140,7 @@ class Client:
         self.sent = {line["trigger"]["trigger_id"]: line for line in lines if line["did"] == "sent"}
         self.told: dict[str, list[Line]] = {name: [] for name in self.sent}
         self.strangers = []
+        self.calm = 0
         for line in lines:
             if line["did"] == "answer":
                 known = self.told.get(line["answer"]["trigger_id"])
@@ -188,7 +197,7 @@ class Client:
                 yield self._violation("contradicted", name, f"told {answer}, journal: {row and row.body}")
 
     def wrong(self, excused: Counter[str]) -> Iterator[Violation]:
-        """Escaped parts, too; see the module."""
+        """Escaped parts, too. See the module."""
         for name, line in self._answers():
             answer, value = line["answer"], self.sent[name]["value"]
             if value is None and answer["label"] is not None:
@@ -200,15 +209,22 @@ class Client:
             gate_may_open = answer["verdict"] == "ACCEPT" and answer["journaled"] and not answer["expired"]
             if line["accepted"] and not (gate_may_open and not answer["replayed"] and not line["silent"]):
                 yield self._violation("escaped", name, f"the gate opened for {answer}")
-            if answer["verdict"] != "ERROR" or answer["reason"] == "NOT_FINITE":
-                if answer["reason"] == "NOT_FINITE" and value != parts.WHITE:
-                    yield self._violation("wrong", name, f"NOT_FINITE for a part of {value}")
-                continue
-            late = answer["reason"] in LATE and self._stalled(name, line)
-            if late or self._disturbed(name, line):
-                excused[f"{'silence' if line['silent'] else answer['reason']}{' (machine)' if late else ''}"] += 1
-            else:
-                yield self._violation("wrong", name, f"ERROR/{answer['reason']} without need: {answer['detail']}")
+            if answer["reason"] == "NOT_FINITE" and value != parts.WHITE:
+                yield self._violation("wrong", name, f"NOT_FINITE for a part of {value}")
+            self.calm += not self._disturbed(name, line)
+            if answer["verdict"] == "ERROR" and answer["reason"] != "NOT_FINITE":
+                yield from self._error(name, line, excused)
+
+    def _error(self, name: str, line: Line, excused: Counter[str]) -> Iterator[Violation]:
+        reason = "silence" if line["silent"] else line["answer"]["reason"]
+        answer = line["answer"]
+        late = answer["reason"] in LATE or (answer["reason"] == "NOT_READY" and _SLOW_DISK in answer["detail"])
+        if self._disturbed(name, line):
+            excused[reason] += 1
+        elif late and self._stalled(name, line):
+            excused[f"{reason} (machine)"] += 1
+        else:
+            yield self._violation("wrong", name, f"ERROR/{reason} without need: {answer['detail']}")
 
     def _answers(self) -> Iterator[tuple[str, Line]]:
         return ((name, line) for name, told in self.told.items() for line in told)

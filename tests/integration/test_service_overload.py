@@ -41,6 +41,13 @@ def right(answer: Answer, value: int) -> bool:
     return answer.score == value and answer.verdict is (Verdict.REJECT if value >= 128 else Verdict.ACCEPT)
 
 
+def ran_out(answer: Answer, detail: str) -> bool:
+    """Whether an answer is a timeout; where the disk was too slow for that as well, it says so instead."""
+    if answer.reason is Reason.JOURNAL:
+        return answer.verdict is Verdict.ERROR and "ERROR/TIMEOUT" in answer.detail
+    return (answer.verdict, answer.reason, answer.detail) == (Verdict.ERROR, Reason.TIMEOUT, detail)
+
+
 def test_more_frames_than_slots_are_refused_and_the_rest_is_right(bench: Wires, line: Line) -> None:
     client = bench.client()
     values = [10, 200, 30, 140, 50, 160, 70]
@@ -76,8 +83,8 @@ def test_an_inspection_over_the_deadline_is_a_timeout_and_its_late_result_is_nob
     for value in (50, 200, 60):
         with frozen(line.pid("worker")):
             late = client.inspect("given", value=250 - value, deadline_ms=500)
-        assert (late.verdict, late.reason, late.score) == (Verdict.ERROR, Reason.TIMEOUT, None)
-        assert late.detail == "the frame was being inspected when the deadline of 500 ms ran out"
+        assert ran_out(late, "the frame was being inspected when the deadline of 500 ms ran out")
+        bench.until(lambda: (line.status() or {})["cameras"][0]["ready"], "the disk to work again")
         assert right(client.inspect("given", value=value, deadline_ms=60_000), value)
 
 
@@ -88,9 +95,11 @@ def test_what_waits_behind_others_times_out_and_is_never_inspected(bench: Wires,
         long = client.send("given", value=30, deadline_ms=60_000)
         short = [client.send("given", value=value, deadline_ms=500) for value in (41, 42)]
         answers = [client.answer(trigger) for trigger in short]
-    assert [answer.reason for answer in answers] == [Reason.TIMEOUT] * 2
-    assert answers[0].detail == "the frame waited for a worker when the deadline of 500 ms ran out"
+    assert all(
+        ran_out(answer, "the frame waited for a worker when the deadline of 500 ms ran out") for answer in answers
+    )
     assert right(client.answer(long), 30)
+    bench.until(lambda: (line.status() or {})["cameras"][0]["ready"], "the disk to work again")
     assert right(client.inspect("given", value=43, deadline_ms=60_000), 43)
     assert inspected(line) == before + 2
 
@@ -110,6 +119,16 @@ def test_the_timeout_reaches_the_client_before_its_own_deadline(bench: Wires, li
             sent = time.monotonic()
             answer = client.inspect("given", value=50, deadline_ms=400)
             spent.append((time.monotonic() - sent) * 1000)
-        assert answer.reason is Reason.TIMEOUT
+        assert ran_out(answer, "the frame was being inspected when the deadline of 400 ms ran out")
+        bench.until(lambda: (line.status() or {})["cameras"][0]["ready"], "the disk to work again")
         assert client.inspect("given", value=50, deadline_ms=60_000).score == 50
     assert min(spent) < 400
+
+
+def test_a_thousand_triggers_at_once_get_an_answer_each(bench: Wires) -> None:
+    client = bench.client()
+    triggers = [client.send("given", deadline_ms=60_000) for _ in range(2000)]  # without a frame, so without work
+    bench.until(lambda: sum(isinstance(header, Answer) for header in client.heard) >= 2000, "all answers")
+    answers = client.all_heard(Answer)
+    assert [answer.trigger_id for answer in answers] == [trigger.trigger_id for trigger in triggers]
+    assert {answer.verdict for answer in answers} == {Verdict.ERROR}

@@ -9,8 +9,9 @@ from support.memory_journal import MemoryJournal
 
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.protocol.messages import Answer, Result
+from edge_runtime.service.open_trigger import OpenTrigger, Step, time_limits
 from edge_runtime.service.operations import Acceptance, Key
-from edge_runtime.service.triggers import Hooks, OpenTrigger, Step, Triggers, time_limits
+from edge_runtime.service.triggers import Hooks, Triggers
 
 EPOCH = 3
 MS = 1_000_000

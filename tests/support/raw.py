@@ -28,6 +28,7 @@ from edge_runtime.protocol.messages import (
     CameraWelcome,
     ClientHello,
     ClientWelcome,
+    Code,
     ConsumerHello,
     ConsumerWelcome,
     Credit,
@@ -147,20 +148,27 @@ def wires(port: int) -> Iterator[Wires]:
         yield made
 
 
+def _of_hello(refused: Refused) -> bool:
+    """Whether a HELLO was refused; the other refusals are of heartbeats that a new broker got before it."""
+    return refused.code is not Code.HELLO_FIRST
+
+
 class Peer:
     """One DEALER. What it heard and nobody took yet is in `heard`, in the order of its coming."""
 
-    def __init__(self, beside: Wires, offset: int) -> None:
-        """Connect to the socket at PORT + offset."""
+    def __init__(self, beside: Wires, offset: int, *, deaf: bool = False) -> None:
+        """Connect to the socket at PORT + offset; who is deaf never reads, and leaves hardly any room for what comes."""
         self.beside = beside
         self.instance = uuid.uuid4().hex
         self.heard: list[Header] = []
         self.epoch: int | None = None  # once welcomed; then it sends heartbeats
         self.mute = False  # no heartbeats
+        self.deaf = deaf
         self._beat_at = 0.0
         self.socket = beside.context.socket(zmq.DEALER)
         self.socket.linger = 0
-        self.socket.rcvhwm = 0
+        self.socket.rcvhwm = 1 if deaf else 0
+        self.socket.rcvbuf = 4096 if deaf else -1
         self.socket.connect(f"tcp://127.0.0.1:{beside.port + offset}")
         beside.peers.append(self)
 
@@ -191,7 +199,7 @@ class Peer:
         """Read what is there, and send a heartbeat where one is due."""
         if self.socket.closed:
             return
-        while self.socket.poll(0):
+        while not self.deaf and self.socket.poll(0):
             header = wire.decode(self.socket.recv_multipart()).header
             if not isinstance(header, Heartbeat):
                 self.heard.append(header)
@@ -227,7 +235,7 @@ class Client(Peer):
         """Say HELLO; what comes back."""
         self.say(ClientHello(name=self.name, instance=self.instance, follow=self.follow))
         found: list[ClientWelcome | Refused] = self.beside.until(
-            lambda: self.taken(ClientWelcome) or self.taken(Refused), f"welcome; {self}"
+            lambda: self.taken(ClientWelcome) or self.taken(Refused, _of_hello), f"welcome; {self}"
         )
         if isinstance(found[0], ClientWelcome):
             self.epoch = found[0].epoch
@@ -262,9 +270,9 @@ class Client(Peer):
 class Consumer(Peer):
     """A reader of the record stream; `acks` acknowledges each record as it comes."""
 
-    def __init__(self, beside: Wires, name: str | None) -> None:
+    def __init__(self, beside: Wires, name: str | None, *, deaf: bool = False) -> None:
         """Connect, and say nothing."""
-        super().__init__(beside, 2)
+        super().__init__(beside, 2, deaf=deaf)
         self.name = name
         self.acks = True
         self.records: list[Record] = []
@@ -274,7 +282,7 @@ class Consumer(Peer):
         """Say HELLO; what comes back."""
         self.say(ConsumerHello(name=self.name, instance=self.instance, last_acked=last_acked))
         found: list[ConsumerWelcome | Refused] = self.beside.until(
-            lambda: self.taken(ConsumerWelcome) or self.taken(Refused), f"welcome; {self}"
+            lambda: self.taken(ConsumerWelcome) or self.taken(Refused, _of_hello), f"welcome; {self}"
         )
         if isinstance(found[0], ConsumerWelcome):
             self.epoch = found[0].epoch

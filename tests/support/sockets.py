@@ -42,10 +42,14 @@ class DealerPeer:
 
     def hear(self, kind: type[_Kind]) -> _Kind:
         """The next message, which must be of a kind."""
-        assert self.socket.poll(int(PATIENCE_S * 1000)), f"no {kind.__name__} came"
-        header = wire.decode(self.socket.recv_multipart()).header
+        header = self.hear_any()
         assert type(header) is kind, header
         return header
+
+    def hear_any(self) -> Header:
+        """The next message."""
+        assert self.socket.poll(int(PATIENCE_S * 1000)), "no message came"
+        return wire.decode(self.socket.recv_multipart()).header
 
     def close(self) -> None:
         """Leave."""

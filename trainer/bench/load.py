@@ -19,7 +19,7 @@ from trainer.serving import Service
 
 RATE = 10.0  # triggers a second and camera
 LIMIT_MS = 200.0
-_SAMPLE_S = 2.0
+_SAMPLE_S = 1.0
 _MEBIBYTE = 1 << 20
 
 
@@ -82,16 +82,18 @@ class _Memory:
         self._thread.join()
 
     def lines(self) -> Iterator[str]:
-        """Start, end and slope of the sum and of each process."""
+        """Of the sum and of each kind of process: the course of its memory."""
         kinds = Counter(self._roles)
         names = ["all processes", *(f"{kind} ({count})" for kind, count in kinds.items())]
         times = np.array([at for at, _ in self._samples])
         taken = np.array([[sum(each), *(self._of(kind, each) for kind in kinds)] for _, each in self._samples])
-        yield "| memory, MiB (PSS) | at the start | at the end | largest | slope per minute |"
-        yield "|---|---|---|---|---|"
+        third = max(1, len(times) // 3)
+        yield "| memory, MiB (PSS) | at the start | first third, median | last third, median | largest | slope per minute |"
+        yield "|---|---|---|---|---|---|"
         for name, column in zip(names, taken.T, strict=True):
             slope = np.polyfit(times, column, 1)[0] * 60 if len(column) > 1 else 0.0
-            yield f"| {name} | {column[0]:.1f} | {column[-1]:.1f} | {column.max():.1f} | {slope:+.2f} |"
+            early, late = np.median(column[:third]), np.median(column[-third:])
+            yield f"| {name} | {column[0]:.1f} | {early:.1f} | {late:.1f} | {column.max():.1f} | {slope:+.2f} |"
 
     def _of(self, role: str, each: list[float]) -> float:
         return sum(taken for kind, taken in zip(self._roles, each, strict=True) if kind == role)

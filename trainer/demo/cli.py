@@ -1,11 +1,11 @@
-"""Owns `takt demo`: generated parts -> bundle -> unseen parts inspected -> verdicts against the truth."""
+"""Owns `takt demo`: generated parts -> bundle -> service -> every unseen part triggered -> verdicts against the truth."""
 
 import json
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from calibration.metrics import curve
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, folder
 from edge_runtime.errors import ConfigError, TaktError
+from trainer.demo.line import CAMERA, Served, run_line
 from trainer.demo.product import Contrast, DefectKind, write_dataset
 
 _METHOD = "padim"  # the part lies in a fixture: what is good differs from place to place
@@ -25,15 +26,19 @@ _GOOD = "good"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Inspected:
-    """One unseen part: what it is, and what `takt run` said."""
+    """One unseen part: what it is, and what the service said."""
 
+    name: str  # of its image, below `unseen/test`
     truth: str  # "good", or "<kind>_<contrast>"
-    row: dict[str, Any]
+    row: dict[str, Any]  # keys of `takt trigger --json`
 
 
 def demo(arguments: Sequence[str]) -> int:
     """Show the whole way on a generated product."""
-    parser = Parser(prog="takt demo", description="Generated parts, a bundle of them, and verdicts on unseen parts.")
+    parser = Parser(
+        prog="takt demo",
+        description="Generated parts, a bundle of them, a line that runs it, and verdicts on unseen parts.",
+    )
     parser.add_argument("--out", default="demo", metavar="DIR", help="where everything goes (default demo)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--train", type=int, default=120, metavar="N", help="good parts to learn from")
@@ -48,7 +53,7 @@ def demo(arguments: Sequence[str]) -> int:
     _say("1. photographing generated parts: a turned flange, and the ways to spoil it")
     write_dataset(out / "flange", seed=options.seed, train=options.train)
     bundle = _build(out, options.backbone, options.seed)
-    _say(f"3. inspecting unseen parts: takt run {bundle} {out / 'unseen'}")
+    _say(f"3. photographing unseen parts, and pictures of them: takt run {bundle} {out / 'unseen'} --overlays")
     write_dataset(
         out / "unseen",
         seed=_UNSEEN_SEED + options.seed,
@@ -56,12 +61,15 @@ def demo(arguments: Sequence[str]) -> int:
         test_good=options.parts,
         per_defect=max(1, options.parts // 12),
     )
-    inspected = _run(out, bundle)
-    result = _result(inspected, out)
+    alone = _run(out, bundle)
+    _say(f"4. the line: takt serve --config {out / 'line.toml'}, then a trigger for each unseen part")
+    served = run_line(out, len(alone))
+    inspected = _labelled(served.rows, alone)
+    result = _result(inspected, out) | _service(served, inspected, alone)
     if options.json:
         write_json(result)
     else:
-        _show(inspected, result, out, time.monotonic() - start)
+        _show(inspected, result, served, time.monotonic() - start)
     return 0
 
 
@@ -99,8 +107,8 @@ def _takt_build(out: Path, bundle: Path, backbone: str, seed: int) -> None:
         write_report(sealed.evaluation, sealed.inspector, folder(str(out / "report")), only_wrong=False)
 
 
-def _run(out: Path, bundle: Path) -> list[_Inspected]:
-    """Inspect through the command itself, in a process of its own, as the line would."""
+def _run(out: Path, bundle: Path) -> dict[str, str]:
+    """Draw pictures through the command itself, in a process of its own; the verdict of each image."""
     command = [sys.executable, "-m", "edge_runtime.cli", "run", str(bundle), str(out / "unseen" / "test")]
     command += ["--overlays", str(out / "overlays"), "--json"]
     done = subprocess.run(command, check=False, capture_output=True, text=True)  # noqa: S603 - our own command
@@ -108,7 +116,37 @@ def _run(out: Path, bundle: Path) -> list[_Inspected]:
         message = f"takt run failed with exit code {done.returncode}: {done.stderr.strip()}"
         raise TaktError(message)
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    return [_Inspected(truth=Path(row["path"]).parent.name, row=row) for row in rows]
+    return {Path(row["path"]).relative_to(out / "unseen" / "test").as_posix(): row["verdict"] for row in rows}
+
+
+def _labelled(rows: Sequence[dict[str, Any]], expected: Mapping[str, str]) -> list[_Inspected]:
+    """Parts under the names that the camera gave them: each image was on the line once.
+
+    Raises:
+        TaktError: one was not, or twice.
+    """
+    found = [_Inspected(name=row["label"] or "", truth=(row["label"] or "").partition("/")[0], row=row) for row in rows]
+    if sorted(part.name for part in found) != sorted(expected):
+        faults = sorted({f"{row['reason']}: {row['detail']}" for row in rows if row["reason"]})
+        message = (
+            f"not every unseen part was answered once, see service.jsonl; the service said: {faults or 'no fault'}"
+        )
+        raise TaktError(message)
+    return found
+
+
+def _service(served: Served, inspected: Sequence[_Inspected], alone: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "latency_ms": served.latency_ms,
+        "service": {
+            "errors": served.errors,
+            "unlike_run": sum(part.row["verdict"] != alone[part.name] for part in inspected),
+            "ready_s": round(served.ready_s, 2),
+            "exit_code": served.exit_code,
+            "config": str(served.config),
+            "endpoint": served.endpoint,
+        },
+    }
 
 
 def _result(inspected: Sequence[_Inspected], out: Path) -> dict[str, Any]:
@@ -131,12 +169,12 @@ def _result(inspected: Sequence[_Inspected], out: Path) -> dict[str, Any]:
     }
 
 
-def _show(inspected: Sequence[_Inspected], result: dict[str, Any], out: Path, seconds: float) -> None:
-    lines = ["", f"{'part':<26}{'truth':<18}{'verdict':<9}{'score':>6}   (100 is the threshold)"]
+def _show(inspected: Sequence[_Inspected], result: dict[str, Any], served: Served, seconds: float) -> None:
+    lines = ["", f"{'part':<26}{'truth':<18}{'verdict':<9}{'score':>6}{'ms':>7}   (100 is the threshold)"]
     for truth in (_GOOD, *(f"{kind}_{contrast}" for kind in DefectKind for contrast in Contrast)):
         first = next(item for item in inspected if item.truth == truth)
-        name = Path(first.row["path"]).relative_to(out / "unseen" / "test").as_posix()
-        lines.append(f"{name:<26}{truth:<18}{first.row['verdict']:<9}{first.row['score_normalized'] or 0:>6.0f}")
+        score, took = first.row["score_normalized"] or 0, first.row["latency_ms"]
+        lines.append(f"{first.name:<26}{truth:<18}{first.row['verdict']:<9}{score:>6.0f}{took:>7.0f}")
     lines += ["", f"{result['false_rejects']} of {result['good']} good parts rejected"]
     lines += [
         f"{found} of {count} defects of {name} contrast found" for name, (found, count) in result["found"].items()
@@ -145,9 +183,27 @@ def _show(inspected: Sequence[_Inspected], result: dict[str, Any], out: Path, se
     lines.append(
         f"image AUROC at middle and high contrast: {result['image_auroc_middle_high']:.3f}; errors: {result['errors']}"
     )
+    lines += ["", *_latencies(served)]
     lines += ["", f"report    {result['report']}", f"overlays  {result['overlays']}", f"bundle    {result['bundle']}"]
-    lines.append(f"done in {seconds:.0f} s")
+    lines += ["", "The same line again, until Ctrl-C, and what to ask it from another terminal:"]
+    lines += [
+        f"  takt serve --config {served.config}",
+        f"  takt trigger --endpoint {served.endpoint} --camera {CAMERA} --count 10",
+        f"  takt status --endpoint {served.endpoint}",
+        f"  takt watch --endpoint {served.endpoint}",
+        f"done in {seconds:.0f} s",
+    ]
     sys.stdout.write("\n".join(lines) + "\n")
+
+
+def _latencies(served: Served) -> list[str]:
+    """A table: where each trigger's time went."""
+    lines = [f"{len(served.rows)} triggers over the socket, Ready {served.ready_s:.1f} s after its start", ""]
+    lines.append(f"{'ms':<14}{'p50':>8}{'p99':>8}")
+    for stage, spread in served.latency_ms.items():
+        figures = ("-" if spread[key] is None else f"{spread[key]:.1f}" for key in ("p50", "p99"))
+        lines.append(f"{stage:<14}{''.join(f'{figure:>8}' for figure in figures)}")
+    return lines
 
 
 def _rejected(items: Sequence[_Inspected]) -> int:

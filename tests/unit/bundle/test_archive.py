@@ -364,7 +364,7 @@ def _data_spans(path: Path) -> list[tuple[int, int]]:
 
 def test_no_sequence_of_bytes_is_more_than_refused(tmp_path: Path) -> None:
     """Seeded fuzz around the real form: spliced, repeated and random bytes, each refused with a BundleError."""
-    rng = random.Random(0)  # noqa: S311 - a seeded sample, no secret
+    rng = random.Random(0)
     data = zipped(entries_of(TINY))
     for _ in range(500):
         one, two = sorted(rng.sample(range(len(data) + 1), 2))

@@ -106,10 +106,10 @@ def test_a_frame_of_the_wrong_size_is_a_bad_image(size: Size) -> None:
     [
         np.zeros((48, 64), np.uint16),
         np.zeros((48, 64), np.float32),
-        np.zeros((48, 64, 3), np.uint8),
+        np.full((48, 64, 3), (0, 0, 1), np.uint8),
         np.zeros((0, 64), np.uint8),
         np.zeros(64, np.uint8),
-        Frame(np.zeros((48, 64, 3), np.uint8), PixelFormat.BGR8),
+        Frame(np.full((48, 64, 3), (0, 0, 1), np.uint8), PixelFormat.BGR8),
         Frame(np.zeros((48, 64), np.uint16), PixelFormat.MONO16),
     ],
     ids=["16 bits", "floats", "colour", "empty", "a row", "a colour frame", "a deep frame"],

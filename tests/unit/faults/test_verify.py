@@ -5,6 +5,7 @@ import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ def evidence() -> Evidence:
             answer = answer_to(trigger, client, value, len(rows) + 1)
             at = (1000 * number + 1000) * MS
             accepted = value == 60 if role == "library" else None
-            rows.append(Row(seq=len(rows) + 1, key=(client, 1, name), body=copy.deepcopy(answer)))
+            rows.append(Row(seq=len(rows) + 1, key=(client, 1, name), arrived=1, body=copy.deepcopy(answer)))
             lines += [
                 {"did": "sent", "at": at, "trigger": trigger, "value": value},
                 {"did": "queued", "at": at + MS, "epoch": 1, "trigger_id": name},
@@ -113,7 +114,7 @@ def add_row(found: Evidence, key: tuple[str, int, str], **fields: object) -> Non
     seq = len(found.rows) + 1
     client, epoch, name = key
     body = {**found.rows[0].body, "client": client, "epoch": epoch, "trigger_id": name, "seq": seq, **fields}
-    found.rows.append(Row(seq=seq, key=key, body=body))
+    found.rows.append(Row(seq=seq, key=key, arrived=key[1], body=body))
     for lines in found.readers.values():
         lines.insert(-1, {"did": "record", "at": 0, "record": copy.deepcopy(body)})
 
@@ -169,7 +170,7 @@ PLANTED: list[tuple[str, str, Plant]] = [
     (
         "the record's body speaks of another trigger",
         "contradicted",
-        lambda e: e.rows.__setitem__(0, Row(seq=1, key=("plain", 1, "plain-9"), body=e.rows[0].body)),
+        lambda e: e.rows.__setitem__(0, Row(seq=1, key=("plain", 1, "plain-9"), arrived=1, body=e.rows[0].body)),
     ),
     (
         "an answer that is in no journal",
@@ -225,9 +226,20 @@ PLANTED: list[tuple[str, str, Plant]] = [
         "wrong",
         lambda e: unite(e, "plain", 0, verdict="ERROR", reason="NOT_FINITE", score=None),
     ),
+    (
+        "a trigger of an epoch that was over was inspected",
+        "wrong",
+        lambda e: e.rows.__setitem__(0, replace(e.rows[0], arrived=2)),
+    ),
     ("a start that failed", "service", lambda e: e.campaign.append({"did": "fault", "what": "exit code 1"})),
     ("a checker that did not end", "service", lambda e: e.clients["plain"].pop()),
 ]
+
+
+def test_one_late_answer_that_nothing_excuses_is_a_violation() -> None:
+    found = evidence()
+    unite(found, "plain", 1, verdict="ERROR", reason="TIMEOUT", score=None)
+    assert [violation.kind for violation in verify(found).violations] == ["wrong"]
 
 
 def test_clean_evidence_has_no_violation() -> None:
@@ -297,12 +309,13 @@ def test_a_ledger_survives_a_kill_in_the_middle_of_a_line(tmp_path: Path) -> Non
 def test_the_journal_is_read_as_its_database_has_it(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     with closing(sqlite3.connect(path)) as database:
-        database.execute("CREATE TABLE triggers (id INTEGER PRIMARY KEY, client, epoch, trigger_id)")
+        database.execute("CREATE TABLE triggers (id INTEGER PRIMARY KEY, client, epoch, trigger_id, arrived)")
         database.execute("CREATE TABLE verdicts (seq INTEGER PRIMARY KEY, trigger_row, body)")
-        database.executemany("INSERT INTO triggers VALUES (?, 'plc', 1, ?)", [(1, "a"), (2, "b"), (3, "c")])
+        database.executemany("INSERT INTO triggers VALUES (?, 'plc', 1, ?, 2)", [(1, "a"), (2, "b"), (3, "c")])
         bodies = [(2, None), (1, 2), (3, 1)]
         database.executemany("INSERT INTO verdicts VALUES (?, ?, ?)", [(*row, json.dumps({})) for row in bodies])
         database.commit()
     rows, still_open = read_journal(path)
     assert [(row.seq, row.key) for row in rows] == [(1, ("plc", 1, "b")), (2, None), (3, ("plc", 1, "a"))]
+    assert [row.arrived for row in rows] == [2, None, 2]
     assert still_open == [("plc", 1, "c")]

@@ -169,3 +169,14 @@ def test_pooling_over_one_cell_changes_nothing() -> None:
     grid = np.random.default_rng(0).normal(size=(4, 4)).astype(np.float32)
 
     np.testing.assert_array_equal(pooled(grid, 1, None), grid)
+
+
+def test_infinite_values_are_not_listed_wherever_they_lie_and_however_the_map_is_stored() -> None:
+    values = np.zeros((12, 16), dtype=np.float32)
+    values[4:6, 5:9] = 3.0
+    values[5, 6] = np.inf
+    values[0, 0] = values[11, 15] = np.inf
+    for stored in (values, np.asfortranarray(values)):
+        (found,) = list_regions(stored, 2.0, smallest_px=0, name="r", origin=(100, 200))
+        assert (found.x, found.y, found.width, found.height) == (105, 204, 4, 2)
+        assert (found.area_px, found.peak) == (7, 3.0)

@@ -82,6 +82,7 @@ def fit(config: BuildConfig, root: Path, out: Path, *, checkpoint: Path | None =
         ExportError: the model cannot be exported.
         BundleError: the draft cannot be written.
     """
+    _check_flags(config, find_method(config.method), resume=resume)
     check_writable(out)
     torch.manual_seed(config.seed)
     plan = _plan(config, root)
@@ -98,11 +99,6 @@ def fit(config: BuildConfig, root: Path, out: Path, *, checkpoint: Path | None =
         resume=resume,
         textures=None if config.textures is None else Path(config.textures),
     )
-    if resume and "steps" not in plan.method.settings:
-        message = (
-            f"--resume: {plan.method.name} is fitted in one pass and has nothing to go on with: leave the flag out"
-        )
-        raise ConfigError(message)
     _check_memory(plan, plan.method.predict_bytes(plan.features, data, settings))
     module = plan.method.fit(plan.features, data, settings)
     seconds = time.monotonic() - start
@@ -128,8 +124,11 @@ _USELESS = {
 }
 
 
-def _check_flags(config: BuildConfig, method: Method) -> None:
+def _check_flags(config: BuildConfig, method: Method, *, resume: bool) -> None:
     """A flag that does nothing would be believed to do something."""
+    if resume and "steps" not in method.settings:
+        message = f"--resume: {method.name} is fitted in one pass and has nothing to go on with: leave the flag out"
+        raise ConfigError(message)
     for flag, why in _USELESS.items():
         if getattr(config, flag) is not None and flag not in method.settings:
             message = f"--{flag}: the method {method.name} {why}: leave the flag out"
@@ -141,7 +140,6 @@ def _check_flags(config: BuildConfig, method: Method) -> None:
 
 def _plan(config: BuildConfig, root: Path) -> _Plan:
     method = find_method(config.method)
-    _check_flags(config, method)
     dataset = open_dataset(root, limit=config.limit, seed=config.seed)
     if dataset.duplicates:
         _LOG.warning("%s: %d file(s) left out: the same image stands there twice", root, dataset.duplicates)

@@ -28,7 +28,7 @@ USAGE = [
 ]
 
 SETTINGS = [
-    (("--method", "spade"), "--method spade: there are patchcore, padim"),
+    (("--method", "nosuch"), "--method nosuch: there are patchcore, padim, spade"),
     (("--method", "padim", "--coreset", "50"), "--coreset: the method padim keeps no memory bank"),
     (("--weights", "random"), "the backbone gabor is fixed and takes no weights"),
     (("--layers", "layer9"), "gabor has layer1, layer2, layer3"),

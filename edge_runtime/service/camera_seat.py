@@ -38,6 +38,7 @@ class CameraSeat:
     slots: FrameSlots | None = None
     peer: Peer | None = None
     transport: wire.Transport = wire.Transport.MEMORY
+    welcomed_ns: int = 0
     pid: int | None = None
     ok: bool = False
     detail: str = "has not connected yet"

@@ -19,6 +19,7 @@ from edge_runtime.service.peers import HEARTBEAT_MS, LAPSE_MS, Peer, Peers
 from edge_runtime.service.port import Port
 from edge_runtime.service.rings import FrameSlots, HeldFrame
 
+_REPEATED_NS = 400_000_000  # HELLOs that queued up while the service was away come together: one WELCOME answers them
 _FORGET_NS = 30_000_000_000  # a GRAB that was not answered for so long never will be
 _FAULTS = {Reason.NO_FRAME, Reason.BAD_IMAGE, Reason.OVERLOAD}  # all that a camera may say
 _LAST_COUNT = 2**63 - 1  # the largest that a message holds
@@ -187,6 +188,9 @@ class Cameras:
             self._port.refuse(route, Code.UNKNOWN_CAMERA, detail)
             return
         again = seat.peer is not None and seat.peer.instance == hello.instance
+        if again and seat.peer is not None and seat.peer.route == route and now_ns - seat.welcomed_ns < _REPEATED_NS:
+            self.peers.heard(route, now_ns)
+            return  # its WELCOME is on the way; another would void it
         peer = self.peers.admit(hello.name, hello.instance, route, now_ns)
         if peer is None:
             self._port.refuse(route, Code.NAME_IN_USE, f"another camera process feeds {hello.name}: stop it first")
@@ -196,6 +200,7 @@ class Cameras:
             seat.counter_base += seat.exposures
             seat.exposures = seat.dropped = 0
             seat.ok, seat.detail = False, "has not said yet whether it gives frames"
+        seat.welcomed_ns = now_ns
         seat.peer, seat.pid, seat.transport = peer, hello.pid, hello.transport
         log.info("camera_connected", camera=hello.name, camera_pid=hello.pid, transport=hello.transport)
         self.lay_out(seat)

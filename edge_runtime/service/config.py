@@ -204,7 +204,10 @@ def _read(path: Path, model: type[_Config]) -> _Config:
     try:
         return model.model_validate_json(json.dumps(content, default=str))
     except ValidationError as error:
-        lines = [f"{path}: {_said(fault)}" for fault in error.errors(include_url=False)]
+        faults = error.errors(include_url=False)
+        if len(faults) > 1:  # a list is called too short, too, when none of its items can be used
+            faults = [fault for fault in faults if fault["type"] != "too_short"]
+        lines = [f"{path}: {_said(fault)}" for fault in faults]
         raise ConfigError("\n".join(lines)) from error
 
 

@@ -216,9 +216,20 @@ class Flow:
         elif seat.config.trigger is wire.TriggerMode.STREAM:
             self._decide(trigger, Reason.FRAME_MISMATCH, f"camera {name} runs freely: follow its stream")
         elif seat.room <= 0:
-            self._decide(trigger, Reason.OVERLOAD, f"all {seat.config.slots} slots of camera {name} are in use")
+            self._decide(trigger, *self._no_room(seat))
         elif not self.cameras.grab(seat, acceptance.key, acceptance.part_id, acceptance.received_ns):
             self._decide(trigger, Reason.NO_FRAME, f"camera {name} cannot be reached")
+
+    def _no_room(self, seat: CameraSeat) -> tuple[Reason, str]:
+        """Why a camera cannot be asked for one more frame."""
+        name, find = seat.config.name, self.triggers.open.get
+        ignored = sum(find(grabbed.key) is None for grabbed in seat.outstanding.values())
+        if ignored:
+            return (
+                Reason.NO_FRAME,
+                f"camera {name} has not answered {ignored} earlier request(s) for a frame: is it stuck?",
+            )
+        return Reason.OVERLOAD, f"all {seat.config.slots} slots of camera {name} are in use"
 
     def _exposed(self, seat: CameraSeat, counter: int) -> OpenTrigger | None:
         if self._writer.backlog >= BACKLOG:

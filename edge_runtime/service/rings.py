@@ -91,7 +91,14 @@ class FrameSlots:
 
     def take(self, grant: SlotGrant, frame: FrameSpec) -> HeldFrame | None:
         """Keep a frame that the camera wrote; None where it had no right to, or the slot does not hold it."""
-        if self._granted.get(grant.slot) != grant:
+        current = self._granted.get(grant.slot)
+        if current is not None and current.generation < grant.generation:
+            # never given so: the camera used up its right without keeping to it, and gets it anew
+            del self._granted[grant.slot]
+            self._free.append(SlotGrant(slot=grant.slot, generation=current.generation + 1))
+            self.on_free(self)
+            return None
+        if current != grant:
             return None
         del self._granted[grant.slot]
         self._held[grant.slot] = grant

@@ -105,7 +105,7 @@ class Triggers:
     def receive_old(self, acceptance: Acceptance) -> None:
         """Take a TRIGGER of another epoch: the journal knows its answer, or there is none and never will be."""
         trigger = self._new(acceptance)
-        detail = f"the service restarted: epoch {acceptance.key.epoch} is over, this is {self.epoch}"
+        detail = f"the service restarted: this is epoch {self.epoch}, the trigger is of {acceptance.key.epoch}"
         trigger.answer = make_answer(trigger, self.station, reason=Reason.RESTART, detail=detail)
         self._submit(trigger, Lookup(acceptance=acceptance, otherwise=trigger.answer))
 

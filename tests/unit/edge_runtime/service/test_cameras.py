@@ -246,3 +246,29 @@ def test_frames_of_clients_are_stored_without_any_camera(port: BoundPort, tmp_pa
         assert got.reason is reason
     bench.cameras.close()
     assert list(bench.folder.glob("*.ring")) == []
+
+
+def test_hellos_that_queued_up_while_the_service_was_away_are_answered_by_one_welcome(bench: Bench) -> None:
+    camera = bench.connect()
+    before = sorted(bench.folder.iterdir())
+    for _ in range(5):
+        camera.hello(bench.mode, m.Transport.MEMORY)
+    bench.take(now_ns=1_000_000)
+    camera.send(bench.grab(camera, "t1"), 1, camera.grants[0])  # the next that the camera hears is the GRAB
+    bench.until(1)
+    assert isinstance(bench.framed[0][1], HeldFrame)
+    assert sorted(bench.folder.iterdir()) == before
+
+
+def test_a_slot_that_was_announced_with_a_wrong_generation_is_granted_anew(bench: Bench) -> None:
+    camera = bench.connect()
+    grant = camera.grants[0]
+    wrong = m.SlotGrant(slot=grant.slot, generation=grant.generation + 5)
+    camera.send(bench.grab(camera, "t1"), 1, wrong)
+    bench.until(1)
+    assert bench.faults == [("t1", Reason.FRAME_MISMATCH)]
+    again = camera.peer.hear(m.Credit).grants
+    assert [(new.slot, new.generation > grant.generation) for new in again] == [(grant.slot, True)]
+    camera.send(bench.grab(camera, "t2"), 2, again[0])
+    bench.until(2)
+    assert isinstance(bench.framed[1][1], HeldFrame)

@@ -1,14 +1,11 @@
 """Owns what an answer says, made of a trigger and of what became of it."""
 
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.protocol.messages import Answer, Result, TimingsMs
-
-if TYPE_CHECKING:
-    from edge_runtime.service.open_trigger import OpenTrigger
-    from edge_runtime.service.operations import Acceptance
+from edge_runtime.service.open_trigger import OpenTrigger
+from edge_runtime.service.operations import Acceptance
 
 _DETAIL = 2000
 
@@ -19,7 +16,7 @@ def utc_now() -> str:
 
 
 def make_answer(
-    trigger: "OpenTrigger",
+    trigger: OpenTrigger,
     station: str,
     *,
     reason: Reason | None = None,
@@ -62,34 +59,10 @@ def make_answer(
     )
 
 
-def restart_answer(acceptance: "Acceptance", station: str) -> Answer:
+def restart_answer(acceptance: Acceptance, station: str) -> Answer:
     """For a trigger that a crash left open: nobody knows what became of it."""
-    return Answer(
-        station=station,
-        client=acceptance.key.client,
-        epoch=acceptance.key.epoch,
-        trigger_id=acceptance.key.trigger_id,
-        part_id=acceptance.part_id,
-        camera=acceptance.camera,
-        counter=None,
-        label=None,
-        verdict=Verdict.ERROR,
-        reason=Reason.RESTART,
-        detail="the service restarted before it had an answer",
-        region=None,
-        score=None,
-        threshold=None,
-        score_normalized=None,
-        regions=(),
-        regions_left_out=0,
-        bundle=None,
-        artefact=None,
-        deadline_ms=acceptance.deadline_ms,
-        decided_utc=utc_now(),
-        timings_ms=TimingsMs(),
-        seq=None,
-        journaled=True,
-    )
+    detail = "the service restarted before it had an answer"
+    return make_answer(OpenTrigger(acceptance, 0, 0, 0), station, reason=Reason.RESTART, detail=detail)
 
 
 def as_journal_error(answer: Answer) -> Answer:
@@ -112,7 +85,7 @@ def as_journal_error(answer: Answer) -> Answer:
     )
 
 
-def delivered(answer: Answer, trigger: "OpenTrigger", now_ns: int) -> Answer:
+def delivered(answer: Answer, trigger: OpenTrigger, now_ns: int) -> Answer:
     """The answer as it leaves: with the times that the journal cannot know, and marked where it comes too late."""
     timings = answer.timings_ms.model_copy(
         update={

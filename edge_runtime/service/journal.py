@@ -14,14 +14,12 @@ from typing import Self
 
 from pydantic import ValidationError
 
-from edge_runtime.decision import Reason, Verdict
 from edge_runtime.protocol.messages import Answer
+from edge_runtime.service.answers import as_journal_error
 from edge_runtime.service.disowned import Disowned
 from edge_runtime.service.journal_file import Clock, connect, explained, next_epoch
 from edge_runtime.service.journal_tables import Tables
 from edge_runtime.service.operations import Acceptance, Decide, Operation, Probe
-
-_DISOWNED_DETAIL = "the journal did not confirm the verdict before the deadline, the client was told so"
 
 
 class Journal:
@@ -172,17 +170,4 @@ def _begin(path: Path, connection: sqlite3.Connection, clock: Clock) -> int:
 
 def as_disowned(answer: Answer) -> Answer:
     """What stands in the journal for a verdict whose client was told ERROR/JOURNAL."""
-    return answer.model_copy(
-        update={
-            "verdict": Verdict.ERROR,
-            "reason": Reason.JOURNAL,
-            "detail": _DISOWNED_DETAIL,
-            "region": None,
-            "score": None,
-            "threshold": None,
-            "score_normalized": None,
-            "regions": (),
-            "regions_left_out": 0,
-            "journaled": False,
-        }
-    )
+    return as_journal_error(answer).model_copy(update={"seq": answer.seq})

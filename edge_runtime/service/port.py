@@ -91,11 +91,11 @@ class Port:
                 self.socket.send_multipart([route, *wire.encode(header)], zmq.NOBLOCK)
             except ProtocolError as error:
                 log.warning("too_large_to_send", socket=self.address, detail=str(error))
-            except zmq.ZMQError:  # EHOSTUNREACH: gone; EAGAIN: its queue is full
-                pass
+            except zmq.ZMQError as error:  # EHOSTUNREACH: gone; EAGAIN: its queue is full
+                log.debug("undelivered", socket=self.address, message=type(header).__name__, detail=error.strerror)
             else:
                 return True
-        self.count("undelivered")
+        self.count("undelivered")  # whom it concerns asks again; the answer is in the journal
         return False
 
     def count(self, what: str) -> None:

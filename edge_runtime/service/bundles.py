@@ -15,6 +15,7 @@ class Choice:
     staged: BundleFacts | None = None
     previous: BundleFacts | None = None
     staging_failed: str | None = None  # why the last staged bundle was dropped
+    returning: bool = False  # the bundle before is loaded, to take over again
 
     @property
     def running(self) -> tuple[BundleFacts, ...]:
@@ -25,19 +26,20 @@ class Choice:
         """The staged bundle takes over; one that was active already leaves the way back as it is."""
         if self.staged is not None and self.staged.digest != self.active.digest:
             self.previous, self.active = self.active, self.staged
-        self.staged = None
+        self.staged, self.returning = None, False
 
     def roll_back(self) -> None:
         """The bundle before takes over again; the one that was rolled back can be returned to in the same way."""
         if self.previous is not None:
             self.previous, self.active = self.active, self.previous
+        self.returning = False
 
 
 def wanted(choices: Iterable[Choice], *, workers: int, warm_previous: bool) -> dict[str, BundleFacts]:
     """The workers that there should be, by name, and the bundle that each holds."""
     found: dict[str, BundleFacts] = {}
     for choice in choices:
-        bundles = [choice.active, choice.staged, choice.previous if warm_previous else None]
+        bundles = [choice.active, choice.staged, choice.previous if warm_previous or choice.returning else None]
         for facts in bundles:
             if facts is not None:
                 found.update({f"{facts.digest[:12]}-{number}": facts for number in range(workers)})

@@ -2,6 +2,8 @@
 
 import itertools
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +28,19 @@ _COMMITS = 1000
 _AUDIT_ROWS = 100  # with details of at most `_AUDIT_DETAIL` characters they fit into a header
 _AUDIT_DETAIL = 300
 
+Said = tuple[str, JsonValue]  # the reply's detail and result
+
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Loading:
+    """A request that is carried out as soon as bundles are loaded, tested and warm."""
+
+    route: bytes
+    request: Request
+    digests: frozenset[str]
+    then: Callable[[], Said]
 
 
 class Control:
@@ -44,7 +58,7 @@ class Control:
         self._broker = broker
         self._tickets = itertools.count(1)
         self._staging: dict[int, tuple[bytes, Request, list[CameraSeat]]] = {}
-        self._loading: list[tuple[bytes, Request, BundleFacts]] = []
+        self._loading: list[Loading] = []
         self._reading: dict[int, tuple[bytes, Request]] = {}
 
     def on_message(self, route: bytes, message: Message, _: int) -> None:
@@ -52,13 +66,7 @@ class Control:
         request = message.header
         if not isinstance(request, Request):
             return
-        try:
-            result = self._do(route, request)
-        except ConfigError as error:
-            self._reply(route, request, ok=False, detail=str(error))
-        else:
-            if result is not None:
-                self._reply(route, request, ok=True, detail=result[0], result=result[1])
+        self._carry_out(route, request, lambda: self._do(route, request))
 
     def on_staged(self, said: dict[str, Any]) -> None:
         """The supervisor has put a bundle into the store, or could not."""
@@ -72,29 +80,25 @@ class Control:
         for seat in seats:
             seat.choice.staged, seat.choice.staging_failed = facts, None
         self._broker.flow.want()
-        self._loading.append((route, request, facts))
+        said = f"{facts.product} {facts.digest[:12]} is ready to be activated", facts.digest
+        self._loading.append(Loading(route, request, frozenset((facts.digest,)), lambda: said))
         self.tick()
 
     def tick(self) -> None:
-        """Tell who staged a bundle when it is loaded, tested and warm."""
+        """Carry out what waited for a bundle that is loaded, tested and warm by now."""
         for waiting in tuple(self._loading):
-            route, request, facts = waiting
-            if self._broker.flow.lanes.ready(facts.digest):
+            if all(self._broker.flow.lanes.ready(digest) for digest in waiting.digests):
                 self._loading.remove(waiting)
-                self._reply(
-                    route,
-                    request,
-                    ok=True,
-                    detail=f"{facts.product} {facts.digest[:12]} is ready to be activated",
-                    result=facts.digest,
-                )
+                self._carry_out(waiting.route, waiting.request, waiting.then)
 
     def on_worker_failed(self, digest: str, detail: str) -> None:
         """A worker could not load its bundle: a staged one is dropped, an active one is tried again."""
         for waiting in tuple(self._loading):
-            if waiting[2].digest == digest:
+            if digest in waiting.digests:
                 self._loading.remove(waiting)
-                self._reply(waiting[0], waiting[1], ok=False, detail=detail)
+                self._reply(waiting.route, waiting.request, ok=False, detail=detail)
+                for seat in self._broker.flow.cameras.seats.values():
+                    seat.choice.returning = False
         self._broker.flow.failures[digest] = detail
         seats = self._broker.flow.cameras.seats.values()
         if not any(digest == kept.digest for seat in seats for kept in seat.choice.running):
@@ -132,10 +136,19 @@ class Control:
         """For status."""
         self.commit_ms.append(commit_ms)
 
+    def _carry_out(self, route: bytes, request: Request, act: Callable[[], Said | None]) -> None:
+        try:
+            said = act()
+        except ConfigError as error:
+            self._reply(route, request, ok=False, detail=str(error))
+        else:
+            if said is not None:
+                self._reply(route, request, ok=True, detail=said[0], result=said[1])
+
     def _do(  # noqa: PLR0911 - one for each command
         self, route: bytes, request: Request
-    ) -> tuple[str, JsonValue] | None:
-        """The reply's detail and result; None where it comes later."""
+    ) -> Said | None:
+        """What to reply; None where it comes later."""
         match request.command:
             case "status":
                 return "", report(self._broker, self.commit_ms)
@@ -145,7 +158,7 @@ class Control:
             case "activate":
                 return self._activate(request)
             case "rollback":
-                return self._roll_back(request)
+                return self._roll_back(route, request)
             case "resync":
                 return self._resync(request)
             case "halt" | "resume":
@@ -174,7 +187,7 @@ class Control:
         self._staging[ticket] = (route, request, self._seats(request))
         lifeline.say("stage", ticket=ticket, path=path)
 
-    def _activate(self, request: Request) -> tuple[str, JsonValue]:
+    def _activate(self, request: Request) -> Said:
         seats = self._seats(request)
         for seat in seats:
             staged = seat.choice.staged
@@ -191,17 +204,32 @@ class Control:
             self._switched(seat, before, request)
         return f"active on {', '.join(seat.config.name for seat in seats)}", seats[0].choice.active.digest
 
-    def _roll_back(self, request: Request) -> tuple[str, JsonValue]:
-        seats = self._seats(request)
-        for seat in seats:
+    def _roll_back(self, route: bytes, request: Request) -> Said | None:
+        """Switch at once where the bundles before are loaded; else load them first: no frame is lost meanwhile."""
+        back: list[tuple[CameraSeat, BundleFacts]] = []
+        for seat in self._seats(request):
             if seat.choice.previous is None:
                 message = f"camera {seat.config.name} has no bundle to go back to"
                 raise ConfigError(message)
-        for seat in seats:
-            before = seat.choice.active
-            seat.choice.roll_back()
-            self._switched(seat, before, request)
-        return f"rolled back on {', '.join(seat.config.name for seat in seats)}", seats[0].choice.active.digest
+            back.append((seat, seat.choice.previous))
+
+        def switch() -> Said:
+            for seat, facts in back:
+                if seat.choice.previous is not facts:
+                    message = f"another change on camera {seat.config.name} came first: ask for the status, then again"
+                    raise ConfigError(message)
+            for seat, _ in back:
+                before = seat.choice.active
+                seat.choice.roll_back()
+                self._switched(seat, before, request)
+            return f"rolled back on {', '.join(seat.config.name for seat, _ in back)}", back[0][1].digest
+
+        for seat, _ in back:
+            seat.choice.returning = True
+        self._broker.flow.want()
+        self._loading.append(Loading(route, request, frozenset(facts.digest for _, facts in back), switch))
+        self.tick()
+        return None
 
     def _switched(self, seat: CameraSeat, before: BundleFacts, request: Request) -> None:
         """The next frame is inspected with another bundle; what is in work stays with its own."""
@@ -220,7 +248,7 @@ class Control:
             )
         )
 
-    def _resync(self, request: Request) -> tuple[str, JsonValue]:
+    def _resync(self, request: Request) -> Said:
         done = [seat.config.name for seat in self._seats(request) if self._broker.flow.cameras.resync(seat)]
         if not done:
             message = "no camera here is triggered by hardware: there is nothing to count anew"

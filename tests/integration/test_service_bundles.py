@@ -1,6 +1,7 @@
 """Bundles: several at once, and changing them while the line runs; every answer belongs to exactly one of them."""
 
 import itertools
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -242,6 +243,28 @@ def test_the_active_bundle_survives_a_restart_and_line_toml_wins_where_it_names_
         Line(tmp_path, {**camera, "bundle": str(large_stub)}, port=line.port)
         line.start()
         assert camera_of(line, "given")["bundle"]["product"] == "large"
+
+
+def test_a_rollback_to_a_bundle_that_is_not_loaded_loses_no_trigger(
+    stub: Path, strict_stub: Path, tmp_path: Path
+) -> None:
+    camera = {"name": "given", "bundle": str(stub), "source": "client"}
+    with serving(tmp_path, camera, warm_previous=False) as line, wires(line.port) as bench:
+        client = bench.client()
+        stage(bench, line, strict_stub)
+        assert command(line, "activate", camera="given").ok
+        bench.until(lambda: len((line.status() or {})["workers"]) == 1, "the bundle before to be let go")
+        rolling = threading.Thread(target=command, args=(line, "rollback"), kwargs={"camera": "given"})
+        rolling.start()
+        answers = [client.inspect("given", value=100)]
+        while rolling.is_alive():
+            answers.append(client.inspect("given", value=100))
+        answers.append(client.inspect("given", value=100))
+        for answer in answers:
+            assert is_right(answer, 100, answer.threshold or 0.0), answer
+        thresholds = [answer.threshold for answer in answers]
+        assert thresholds == sorted(thresholds, key=(64.0, 128.0).index)
+        assert thresholds[-1] == 128.0
 
 
 def assert_threshold(client: Client, threshold: float) -> None:

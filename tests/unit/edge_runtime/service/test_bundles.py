@@ -49,3 +49,11 @@ def test_every_bundle_in_use_has_its_workers_and_cameras_share_them() -> None:
         f"{letter * 12}-{number}": letter for letter in "abc" for number in (0, 1)
     }
     assert set(wanted(choices, workers=1, warm_previous=False)) == {"b" * 12 + "-0", "c" * 12 + "-0"}
+
+
+def test_the_bundle_before_is_wanted_while_it_is_to_take_over_again() -> None:
+    choice = Choice(A, B, previous=A, returning=True)
+    assert set(wanted([choice], workers=1, warm_previous=False)) == {"a" * 12 + "-0", "b" * 12 + "-0"}
+    choice.roll_back()
+    assert (choice.active, choice.previous, choice.returning) == (A, B, False)
+    assert set(wanted([choice], workers=1, warm_previous=False)) == {"a" * 12 + "-0"}

@@ -1,5 +1,6 @@
 """Commands to a real broker: what they do, what they say, and that none of them takes it down."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,45 @@ def test_stage_activate_and_roll_back_change_what_is_active_and_are_audited(runn
         ("activate", True),
         ("stage", True),
     ]
+
+
+def ask_to_roll_back(running: BrokerThread) -> None:
+    """B is active, and the bundle before has no worker yet, as just after a start: rollback is asked for and waits."""
+    staged(running, camera="top")
+    running.worker(B.digest)
+    assert running.control.hear(m.Reply).ok
+    assert running.ask("activate", camera="top").ok
+    running.control.say(m.Request(id=instance(), command="rollback", arguments={"camera": "top"}, actor="ann"))
+    time.sleep(0.1)
+    assert running.status()["cameras"][0]["bundle"]["digest"] == B.digest
+
+
+def test_a_rollback_waits_until_the_bundle_before_is_loaded(running: BrokerThread) -> None:
+    ask_to_roll_back(running)
+    running.worker()
+    assert running.control.hear(m.Reply).ok
+    top = running.status()["cameras"][0]
+    assert (top["bundle"]["digest"], top["previous"]["digest"]) == ("a" * 64, B.digest)
+
+
+def test_a_rollback_to_a_bundle_that_fails_changes_nothing(running: BrokerThread) -> None:
+    ask_to_roll_back(running)
+    running.supervising.command("worker_failed", worker="w", digest="a" * 64, detail="no such file")
+    reply = running.control.hear(m.Reply)
+    assert (reply.ok, reply.detail) == (False, "no such file")
+    running.worker()
+    top = running.status()["cameras"][0]
+    assert (top["bundle"]["digest"], top["previous"]["digest"]) == (B.digest, "a" * 64)
+
+
+def test_of_two_waiting_rollbacks_only_the_first_is_done(running: BrokerThread) -> None:
+    ask_to_roll_back(running)
+    running.control.say(m.Request(id=instance(), command="rollback", arguments={"camera": "top"}, actor="bob"))
+    time.sleep(0.1)
+    running.worker()
+    first, second = (running.control.hear(m.Reply) for _ in range(2))
+    assert (first.ok, second.ok) == (True, False)
+    assert "another change on camera top came first" in second.detail
 
 
 def test_a_bundle_that_cannot_be_loaded_is_dropped_and_its_failure_said(running: BrokerThread) -> None:

@@ -26,7 +26,7 @@ from trainer.torch_engine import TorchEngine
 
 SIDE = 64
 SEES_ALL = {"fastflow"}  # sixteen convolutions one after the other: each cell sees more than this small a tile
-STEPS = {"cs_flow": 3, "draem": 80, "efficientad_s": 60, "efficientad_m": 60}  # CS-Flow: a second each
+STEPS = {"csflow": 3, "draem": 80, "efficientad_s": 60, "efficientad_m": 60}  # CS-Flow: a second each
 TEACHERS: dict[str, Path] = {}
 
 

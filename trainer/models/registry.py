@@ -2,7 +2,7 @@
 
 from edge_runtime.errors import ConfigError
 from trainer.models.cflow import CFlowMethod
-from trainer.models.cs_flow import CSFlowMethod
+from trainer.models.csflow import CSFlowMethod
 from trainer.models.draem import DRAEMMethod
 from trainer.models.efficientad import EfficientADMethod
 from trainer.models.fastflow import FastFlowMethod

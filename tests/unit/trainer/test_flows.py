@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.autograd.functional import jacobian
 
 from trainer.models.cflow import PLACE_CHANNELS, LinearSubnet
-from trainer.models.cs_flow import CrossScaleSubnet
+from trainer.models.csflow import CrossScaleSubnet
 from trainer.models.fastflow import ConvolutionalSubnet
 from trainer.models.flows import AffineCoupling, Flow, Permutation, negative_log_likelihood, soft_clamp
 
@@ -120,7 +120,7 @@ def test_a_convolutional_flow_is_invertible_and_its_determinants_add_up_to_autog
 def test_a_flow_across_scales_is_invertible_and_its_determinants_add_up_to_autograds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("trainer.models.cs_flow.HIDDEN", 6)
+    monkeypatch.setattr("trainer.models.csflow.HIDDEN", 6)
     steps: list[Permutation | AffineCoupling] = [Permutation(4, 3)]
     steps += [AffineCoupling(4, CrossScaleSubnet(4, 3), clamp=3.0, changes_first=first) for first in (True, False)]
     flow = randomised(Flow(steps))

@@ -134,7 +134,7 @@ class CSFlow(nn.Module):
 class CSFlowMethod:
     """CS-Flow as the trainer's registry knows it."""
 
-    name: str = "cs_flow"
+    name: str = "csflow"
     layers: tuple[str, ...] = ("layer3",)
     position_bound: bool = False
     image_score: ImageScoreRule = ImageScoreRule.GRAPH

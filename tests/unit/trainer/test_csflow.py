@@ -10,7 +10,7 @@ from support.memory_tiles import MemoryTiles, surfaces
 from edge_runtime.errors import ConfigError
 from trainer.backbones import load_features
 from trainer.backbones.features import PixelSpec
-from trainer.models.cs_flow import KERNELS, PAPER_BACKBONES, CrossScaleSubnet, CSFlow, CSFlowMethod, make_flow
+from trainer.models.csflow import KERNELS, PAPER_BACKBONES, CrossScaleSubnet, CSFlow, CSFlowMethod, make_flow
 from trainer.models.method import FeatureRequest, FitData, FitSettings
 
 WANTED = FeatureRequest(

@@ -2,15 +2,16 @@
 
 import os
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from calibration.cli import parse_precisions
 from edge_runtime.commands.arguments import Parser, positive
 from edge_runtime.errors import ConfigError
 from trainer.bench.peers import SETS
 
-METHODS = ("padim", "patchcore")
+PEER_METHODS = ("padim", "patchcore")
 
 
 def bench(arguments: Sequence[str]) -> int:
@@ -23,18 +24,29 @@ def bench(arguments: Sequence[str]) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="takt bench", description="Measure Takt; prints Markdown tables.")
-    kinds = parser.add_subparsers(dest="kind", required=True, metavar="methods|rates|fit|service", parser_class=Parser)
-    methods = kinds.add_parser("methods", help="accuracy of the shipped artefact against the peer's figures")
+    kinds = parser.add_subparsers(
+        dest="kind", required=True, metavar="methods|peers|rates|fit|service", parser_class=Parser
+    )
+    methods = kinds.add_parser("methods", help="accuracy and cost of every method")
+    peers = kinds.add_parser("peers", help="accuracy of the shipped artefact against a peer's figures")
     rates = kinds.add_parser("rates", help="false rejects under conformal:0.1, and parity on held-out frames")
     fit = kinds.add_parser("fit", help="coreset selection against the plain loop")
-    for part, seeds in ((methods, 3), (rates, 5)):
-        part.add_argument("--sets", default=",".join(SETS), help="names of folders")
-        part.add_argument("--seeds", type=int, default=seeds)
-        part.add_argument("--methods", default=",".join(METHODS) if part is methods else "patchcore")
+    for part, seeds, default in ((methods, 1, None), (peers, 3, PEER_METHODS), (rates, 5, ("patchcore",))):
+        part.add_argument("--sets", type=_names, default=SETS, metavar="A,B", help="names of folders")
+        part.add_argument("--seeds", type=positive, default=seeds, metavar="N")
+        part.add_argument("--methods", type=_names, default=default, metavar="A,B")
+    methods.add_argument("--schedule", choices=["full", "reduced"], help="full where there is a GPU, else reduced")
+    methods.add_argument("--steps", type=_steps, default={}, metavar="A=N,B=N", help="steps of single methods")
+    methods.add_argument("--precision", default="f32,bf16", help="whose latencies are measured")
+    methods.add_argument("--teacher", type=Path, metavar="FILE", help="EfficientAD's, from `takt teacher`")
+    methods.add_argument("--textures", type=Path, metavar="DIR", help="pictures for DRAEM and EfficientAD")
+    methods.add_argument(
+        "--keep", type=Path, metavar="FILE", help="results so far; what is there is not measured again"
+    )
     fit.add_argument("--set", default="cubes", help="whose patches are selected from")
     fit.add_argument("--runs", type=int, default=2, help="runs of each, in turn")
     fit.add_argument("--seeds", type=int, default=5, help="for the covering radius")
-    for part in (methods, rates, fit):
+    for part in (methods, peers, rates, fit):
         part.add_argument("--data", type=Path, default=_data(), help="folder of data sets (default: TAKT_DATA)")
     service = kinds.add_parser("service", help="what a running service costs a trigger, bears, and how soon it is back")
     service.add_argument("--seconds", type=positive, default=60, metavar="N", help="of full load (default 60)")
@@ -60,13 +72,49 @@ def _lines(options: Namespace) -> Iterator[str]:
         from trainer.bench.coreset import bench_coreset  # noqa: PLC0415
 
         return bench_coreset(options.data / options.set, runs=options.runs, seeds=options.seeds)
-    if options.kind == "methods":
-        from trainer.bench.accuracy import bench_accuracy  # noqa: PLC0415
+    if options.kind == "peers":
+        from trainer.bench.comparison import bench_peers  # noqa: PLC0415
 
-        return bench_accuracy(options.data, options.sets.split(","), options.methods.split(","), options.seeds)
-    from trainer.bench.rates import bench_rates  # noqa: PLC0415
+        return bench_peers(options.data, options.sets, options.methods, options.seeds)
+    if options.kind == "rates":
+        from trainer.bench.rates import bench_rates  # noqa: PLC0415
 
-    return bench_rates(options.data, options.sets.split(","), options.methods.split(","), options.seeds)
+        return bench_rates(options.data, options.sets, options.methods, options.seeds)
+    return _methods(options)
+
+
+def _methods(options: Namespace) -> Iterator[str]:
+    from trainer.bench.methods import Plan, bench_methods, default_full  # noqa: PLC0415
+    from trainer.models.registry import METHODS, find_method  # noqa: PLC0415
+
+    chosen = tuple(METHODS) if options.methods is None else options.methods
+    for method in (*chosen, *options.steps):
+        find_method(method)
+    plan = Plan(
+        data=options.data,
+        sets=options.sets,
+        methods=chosen,
+        seeds=options.seeds,
+        precisions=tuple(precision.value for precision in parse_precisions(options.precision)),
+        steps=options.steps,
+        full=default_full() if options.schedule is None else options.schedule == "full",
+        teacher=options.teacher,
+        textures=options.textures,
+        keep=options.keep,
+    )
+    return bench_methods(plan)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
+def _steps(text: str) -> dict[str, int]:
+    try:
+        return {name.strip(): positive(number) for name, _, number in (part.partition("=") for part in text.split(","))}
+    except ValueError as error:
+        message = f"{text!r} is not of the form METHOD=N,METHOD=N"
+        raise ArgumentTypeError(message) from error
 
 
 def _data() -> Path | None:

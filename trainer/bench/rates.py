@@ -7,7 +7,7 @@ from pathlib import Path
 
 from calibration.sealing import Sealed
 from edge_runtime.errors import CalibrationError
-from trainer.bench.accuracy import worst_parity
+from trainer.bench.comparison import worst_parity
 from trainer.building import build
 from trainer.config import make_config
 

@@ -14,7 +14,7 @@ from trainer.config import make_config
 _FIGURES = ("image_auroc", "pixel_auroc", "pixel_ap")
 
 
-def bench_accuracy(data: Path, sets: Sequence[str], methods: Sequence[str], seeds: int) -> Iterator[str]:
+def bench_peers(data: Path, sets: Sequence[str], methods: Sequence[str], seeds: int) -> Iterator[str]:
     """Lines of a Markdown table: figure, its spread over the seeds, and the difference to the peer.
 
     All of `train/good` is fitted to (`--holdout 0 --policy manual:0`).

@@ -1,0 +1,112 @@
+"""Owns the tables of all methods: how well each one finds defects on real sets, and what it costs."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from edge_runtime.errors import TaktError
+from trainer.bench.measured import Kept, Measured, Order, spread
+from trainer.models.registry import METHODS
+
+# Steps of the trained methods where there is no GPU: what two cores bear in an hour. LUNAR's own schedule takes seconds.
+REDUCED = {"fastflow": 100, "cflow": 300, "csflow": 40, "draem": 200, "efficientad_s": 500, "efficientad_m": 200}
+
+_FIGURES = {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc", "pixel AP": "pixel_ap", "AUPRO": "aupro"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """What the tables are about."""
+
+    data: Path
+    sets: tuple[str, ...]
+    methods: tuple[str, ...]
+    seeds: int
+    precisions: tuple[str, ...]
+    steps: Mapping[str, int]  # by method, in place of its own schedule and of the reduced one
+    full: bool  # schedules of the papers; else reduced ones
+    teacher: Path | None
+    textures: Path | None
+    keep: Path | None  # results so far
+
+
+def bench_methods(plan: Plan) -> Iterator[str]:
+    """Lines of Markdown: a table for each figure, one row a method and one column a set; then what each costs."""
+    kept = Kept(plan.keep)
+    found: dict[tuple[str, str], list[Measured]] = {}
+    faults: list[str] = []
+    for method in plan.methods:
+        for name in plan.sets:
+            try:
+                found[method, name] = [kept.measure(order(plan, method, name, seed)) for seed in range(plan.seeds)]
+            except TaktError as error:
+                faults.append(f"- {method} on {name}: {error}")
+    for title, key in _FIGURES.items():
+        yield from _figure(plan, title, key, found)
+    yield from _costs(plan, found)
+    yield from faults
+
+
+def order(plan: Plan, method: str, name: str, seed: int) -> Order:
+    """How a method is fitted to a set."""
+    settings = METHODS[method].settings
+    steps = steps_of(plan, method)
+    flags: list[str] = []
+    if steps is not None:
+        flags += ["--steps", str(steps)]
+    if "teacher" in settings and plan.teacher is not None:
+        flags += ["--teacher", str(plan.teacher)]
+    if "textures" in settings and plan.textures is not None:
+        flags += ["--textures", str(plan.textures)]
+    return Order(dataset=plan.data / name, method=method, seed=seed, precisions=plan.precisions, flags=tuple(flags))
+
+
+def steps_of(plan: Plan, method: str) -> int | None:
+    """Steps in place of the method's own schedule."""
+    if method in plan.steps:
+        return plan.steps[method]
+    return None if plan.full else REDUCED.get(method)
+
+
+def default_full() -> bool:
+    """Whether the papers' schedules are within reach here."""
+    return torch.cuda.is_available()
+
+
+def _figure(plan: Plan, title: str, key: str, found: Mapping[tuple[str, str], Sequence[Measured]]) -> Iterator[str]:
+    yield f"| {title} | {' | '.join(plan.sets)} | mean |"
+    yield "|---" * (len(plan.sets) + 2) + "|"
+    for method in plan.methods:
+        columns = [[getattr(run, key) for run in found.get((method, name), ())] for name in plan.sets]
+        known = [statistics.mean(column) for column in columns if column and None not in column]
+        mean = f"{statistics.mean(known):.3f}" if known else "-"
+        yield f"| {method} | {' | '.join(spread(column) for column in columns)} | {mean} |"
+    yield ""
+
+
+def _costs(plan: Plan, found: Mapping[tuple[str, str], Sequence[Measured]]) -> Iterator[str]:
+    latencies = "".join(f" {precision}, ms |" for precision in plan.precisions)
+    yield f"| cost | steps | fit, s | fit, MB | bundle, MB |{latencies} inspection, MB |"
+    yield "|---" * (6 + len(plan.precisions)) + "|"
+    for method in plan.methods:
+        runs = [run for name in plan.sets for run in found.get((method, name), ())]
+        if not runs:
+            continue
+        steps = steps_of(plan, method)
+        trained = "steps" in METHODS[method].settings
+        shown = "in one pass" if not trained else "its own" if steps is None else f"{steps} (reduced)"
+        cells = [_range([run.fit_s for run in runs]), _range([run.fit_mb for run in runs])]
+        cells.append(_range([run.bundle_mb for run in runs]))
+        cells += [_range([run.latency_ms[precision] for run in runs]) for precision in plan.precisions]
+        yield f"| {method} | {shown} | {' | '.join(cells)} | {_range([run.run_mb for run in runs])} |"
+    yield ""
+
+
+def _range(values: Sequence[float]) -> str:
+    """Median, and from where to where where sets differ."""
+    low, middle, high = min(values), statistics.median(values), max(values)
+    text = f"{middle:.3g}" if middle < 1000 else f"{middle:.0f}"  # noqa: PLR2004 - no powers of ten in a table
+    return text if high <= 1.2 * low else f"{text} ({low:.3g} to {high:.4g})"

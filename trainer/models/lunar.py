@@ -83,8 +83,9 @@ class LUNAR(nn.Module):
         self.register_buffer("lowest", index.lowest)
         self.register_buffer("scale", index.scale)
         self.register_buffer("centre", index.centre)
-        self.register_buffer("bank", index.bank)
-        self.register_buffer("halves", index.halves)
+        bank, halves = index.searched
+        self.register_buffer("bank", bank)
+        self.register_buffer("halves", halves)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """(B, H, W, C) integers -> (B, h, w) probability of an anomaly."""

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from edge_runtime.errors import DataError
 from trainer.models.method import TileBatch, check_varies
-from trainer.models.neighbours import closeness, half_norms, nearest_distances
+from trainer.models.neighbours import closeness, grouped, half_norms, nearest_distances
 
 NEIGHBOURS = 5
 EPSILON = 0.1
@@ -39,6 +39,7 @@ class GoodPatches:
         self.centre = scaled.mean(dim=0)  # distances stay the same, norms become small
         self.bank = scaled - self.centre
         self.halves = half_norms(self.bank)
+        self.searched = grouped(self.bank)  # the same with their halves, as `nearest_distances` wants them
         self.owners = owners
         others = len(owners) - int(torch.bincount(owners).max())
         if others < NEIGHBOURS:
@@ -55,7 +56,7 @@ class GoodPatches:
     def distances(self, patches: Tensor, owners: Tensor | None) -> Tensor:
         """(N, D) placed patches -> (N, k) distances to the nearest, of other tiles where the owners are given."""
         if owners is None:
-            parts = [nearest_distances(rows, self.bank, self.halves, NEIGHBOURS) for rows in torch.split(patches, ROWS)]
+            parts = [nearest_distances(rows, *self.searched, NEIGHBOURS) for rows in torch.split(patches, ROWS)]
             return torch.cat(parts)
         parts = []
         for rows, own in zip(torch.split(patches, ROWS), torch.split(owners, ROWS), strict=True):

@@ -2,12 +2,18 @@
 
 Which rows are nearest is found with matrix products; their distances are then computed from the differences
 themselves, because |x|^2 + |c|^2 - 2xc cancels near zero, and all the more in low precision.
+
+Inference engines are quick at the maximum of a row and slow at its place, let alone its k largest places. So a row is cut
+into groups, the k groups of the largest maxima are found first, and the k largest within them: they are in no other.
 """
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-BLOCK_FLOATS = 16 * 2**20  # of one product: 64 MB
+BLOCK_FLOATS = 4 * 2**20  # of one product: 16 MB, which a cache still holds
+GROUP = 64  # rows of a bank whose maximum is taken at once
+_NEVER = 1e30  # half norm of a row that must not match; infinity would make NaN of a product with 0
 
 
 def half_norms(bank: Tensor) -> Tensor:
@@ -15,9 +21,49 @@ def half_norms(bank: Tensor) -> Tensor:
     return 0.5 * bank.square().sum(dim=-1)
 
 
+def grouped(bank: Tensor, kept: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Make a bank ready to be searched.
+
+    Args:
+        bank: (..., N, D); best with its mean taken off, since norms are small then.
+        kept: (..., N) bool, the rows that may match; all when None.
+
+    Returns:
+        (..., M, D) and (..., M): the bank, lengthened to whole groups by rows that never match, and its half norms.
+    """
+    missing = grouped_rows(bank.shape[-2]) - bank.shape[-2]
+    halves = half_norms(bank)
+    if kept is not None:
+        halves = halves.masked_fill(~kept, _NEVER)
+    return functional.pad(bank, (0, 0, 0, missing)), functional.pad(halves, (0, missing), value=_NEVER)
+
+
+def grouped_rows(rows: int) -> int:
+    """How many rows a bank has when it is `grouped`."""
+    return rows + -rows % GROUP
+
+
 def closeness(queries: Tensor, bank: Tensor, halves: Tensor) -> Tensor:
     """(..., Q, D), (..., N, D), (..., N) -> (..., Q, N): xc - |c|^2 / 2, largest for the nearest row."""
     return queries @ bank.transpose(-1, -2) - halves.unsqueeze(-2)
+
+
+def largest(near: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest numbers of each row and their places, as `topk` gives them.
+
+    Args:
+        near: (..., N) of N whole groups.
+        count: of numbers, a group's size at most.
+
+    Returns:
+        (..., count) values, largest first, and (..., count) places.
+    """
+    groups = near.reshape(*near.shape[:-1], near.shape[-1] // GROUP, GROUP)
+    chosen = _top(groups.amax(dim=-1), min(count, groups.shape[-2]))[1]  # (..., k)
+    rows = groups.gather(-2, chosen.unsqueeze(-1).expand(*chosen.shape, GROUP)).flatten(-2)
+    values, within = _top(rows, count)
+    group = torch.div(within, GROUP, rounding_mode="floor")
+    return values, chosen.gather(-1, group) * GROUP + within - group * GROUP
 
 
 def nearest_distances(queries: Tensor, bank: Tensor, halves: Tensor, count: int) -> Tensor:
@@ -25,27 +71,36 @@ def nearest_distances(queries: Tensor, bank: Tensor, halves: Tensor, count: int)
 
     Args:
         queries: (Q, D).
-        bank: (N, D), of `count` rows at least; best with its mean taken off, since norms are small then.
-        halves: (N,), the bank's half norms.
+        bank: (N, D), `grouped`, of `count` rows at least that may match.
+        halves: (N,), its half norms.
         count: of neighbours.
 
     Returns:
         (Q, count), nearest first.
     """
-    rows = min(len(bank), max(count, BLOCK_FLOATS // len(queries)))
+    rows = GROUP * max(1, BLOCK_FLOATS // len(queries) // GROUP)
     values: list[Tensor] = []
     places: list[Tensor] = []
     for start in range(0, len(bank), rows):
         block = slice(start, min(start + rows, len(bank)))
-        near = closeness(queries, bank[block], halves[block])
-        value, place = near.topk(min(count, near.shape[1]), dim=1)
+        value, place = largest(closeness(queries, bank[block], halves[block]), count)
         values.append(value)
         places.append(place + start)
     place = places[0]
     if len(places) > 1:
-        best = torch.cat(values, dim=1).topk(count, dim=1).indices
+        best = _top(torch.cat(values, dim=1), count)[1]
         place = torch.cat(places, dim=1).gather(1, best)
     exact = torch.stack(
         [(queries - bank[place[:, rank]]).square().sum(dim=1) for rank in range(count)], dim=1
     )  # one rank at a time: all of them together would hold `count` copies of the queries
+    if count == 1:
+        return exact.sqrt()
     return exact.topk(count, dim=1, largest=False).values.sqrt()  # products may have put near ties in the wrong order
+
+
+def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    if count == 1:
+        found = values.max(dim=-1, keepdim=True)
+        return found.values, found.indices
+    ranked = values.topk(count, dim=-1)
+    return ranked.values, ranked.indices

@@ -18,6 +18,7 @@ from edge_runtime.bundle.manifest import ImageScoreRule
 from trainer.backbones import Features
 from trainer.models.coreset import PROJECTED, StreamingCoreset
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features, with_contrast
+from trainer.models.neighbours import grouped, nearest_distances
 from trainer.progress import counter
 
 DEFAULT_CORESET = 0.01
@@ -38,17 +39,16 @@ class PatchCore(nn.Module):
         self.features = features
         centre = bank.mean(dim=0)
         self.register_buffer("centre", centre)  # distances stay the same, norms become small
-        self.register_buffer("bank", bank - centre)
-        self.register_buffer("half_norms", 0.5 * self.bank.square().sum(dim=1))
+        rows, halves = grouped(bank - centre)
+        self.register_buffer("bank", rows)
+        self.register_buffer("half_norms", halves)
 
     def forward(self, tiles: Tensor) -> Tensor:
         """(B, H, W, C) integers -> (B, h, w) raw L2 distance."""
         patches = embed(self.features(tiles))  # (B, D, h, w)
         batch, channels, height, width = patches.shape
         flat = patches.permute(0, 2, 3, 1).reshape(-1, channels) - self.centre
-        nearest = (flat @ self.bank.T - self.half_norms).argmax(dim=1)  # largest xc - |c|^2 / 2 is the nearest c
-        distance = (flat - self.bank[nearest]).square().sum(dim=1).sqrt()
-        return distance.reshape(batch, height, width)
+        return nearest_distances(flat, self.bank, self.half_norms, 1).reshape(batch, height, width)
 
 
 def embed(maps: list[Tensor]) -> Tensor:

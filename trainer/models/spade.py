@@ -28,10 +28,10 @@ from trainer.models.method import (
     backbone_features,
     with_contrast,
 )
-from trainer.models.neighbours import BLOCK_FLOATS, closeness, half_norms
+from trainer.models.neighbours import BLOCK_FLOATS, closeness, grouped, grouped_rows, largest
 
 NEIGHBOURS = 50
-_NEVER = 1e30  # half norm of a cell that must not match; infinity would make NaN of a product with 0
+_ROWS = 128  # queries at once: enough of them to make a matrix product worth its while
 _MAX_BANK_BYTES = 1_900_000_000  # ONNX keeps a graph in one message of 2 GB at most
 _LOG = logging.getLogger("takt")
 
@@ -53,15 +53,16 @@ class LayerBank(nn.Module):
         super().__init__()
         centre = patches[kept].mean(dim=0)
         self.register_buffer("centre", centre)  # distances stay the same, norms become small
-        self.register_buffer("patches", patches - centre)
-        self.register_buffer("halves", half_norms(self.patches).masked_fill(~kept, _NEVER))
+        bank, halves = grouped(patches - centre, kept)
+        self.register_buffer("patches", bank)
+        self.register_buffer("halves", halves)
 
     def forward(self, layer: Tensor, images: Tensor) -> Tensor:
         """(B, D, h, w), (B, K) indices of images -> (B, h, w) distance to the nearest of their patches."""
         batch, channels, height, width = layer.shape
         queries = layer.flatten(2).transpose(1, 2) - self.centre  # (B, P, D)
         total, cells, _ = self.patches.shape
-        rows = min(height * width, max(1, BLOCK_FLOATS // (batch * cells)))
+        rows = min(height * width, max(_ROWS, BLOCK_FLOATS // (batch * cells * images.shape[1])))
         at_once = min(images.shape[1], max(1, BLOCK_FLOATS // (batch * rows * cells)))
         blocks = torch.split(queries, rows, dim=1)
         best = [self._first(block, images[:, :at_once]) for block in blocks]
@@ -80,7 +81,8 @@ class LayerBank(nn.Module):
         batch, group = images.shape
         _, cells, channels = self.patches.shape
         bank = self.patches[images].reshape(batch, group * cells, channels)
-        value, place = closeness(queries, bank, self.halves[images].reshape(batch, group * cells)).max(dim=2)
+        near = closeness(queries, bank, self.halves[images].reshape(batch, group * cells))
+        value, place = (found.squeeze(2) for found in largest(near, 1))
         within = torch.div(place, cells, rounding_mode="floor")
         return value, images.gather(1, within) * cells + place - within * cells
 
@@ -117,7 +119,7 @@ class SPADE(nn.Module):
 def bank_bytes(features: Features, tiles: TrainingTiles) -> int:
     """What the banks take in memory, and in the bundle, before any is made."""
     of_layers = zip(features.channels, _cells(features, tiles), strict=True)
-    tile = features.channels[-1] + sum((channels + 1) * cells for channels, cells in of_layers)
+    tile = features.channels[-1] + sum((channels + 1) * grouped_rows(cells) for channels, cells in of_layers)
     return 4 * (tiles.count * tile + sum(features.channels))
 
 

@@ -25,7 +25,7 @@ from trainer.models.lunar_index import (
     uniform_negatives,
 )
 from trainer.models.method import FitData, FitSettings
-from trainer.models.neighbours import half_norms, nearest_distances
+from trainer.models.neighbours import grouped, nearest_distances
 from trainer.models.patchcore import embed
 from trainer.training import Schedule, train
 
@@ -54,7 +54,7 @@ def test_distances_are_those_that_sklearn_finds_whatever_the_blocks(
     random = torch.Generator().manual_seed(0)
     bank, asked = torch.randn(137, 20, generator=random), torch.randn(50, 20, generator=random)
 
-    found = nearest_distances(asked, bank, half_norms(bank), NEIGHBOURS)
+    found = nearest_distances(asked, *grouped(bank), NEIGHBOURS)
 
     wanted, _ = NearestNeighbors(n_neighbors=NEIGHBOURS, algorithm="brute").fit(bank.numpy()).kneighbors(asked.numpy())
     np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-4)
@@ -81,9 +81,11 @@ def test_the_index_holds_good_patches_only_and_no_negative_is_in_it() -> None:
     with torch.inference_mode():
         flat = embed(features(good)).permute(0, 2, 3, 1).flatten(0, 2)
         placed = (flat - model.lowest) * model.scale - model.centre
-        nearest = torch.cdist(model.bank, placed, compute_mode="donot_use_mm_for_euclid_dist").amin(dim=1)
-    assert len(model.bank) == tiles.cells
+        nearest = torch.cdist(model.bank[: tiles.cells], placed, compute_mode="donot_use_mm_for_euclid_dist").amin(
+            dim=1
+        )
     assert float(nearest.max()) < 1e-4
+    assert bool((model.halves[tiles.cells :] > 1e29).all())  # what only fills the last group
 
     index = patches(200, 1)
     rows = labelled(index, index.bank, index.owners, torch.Generator().manual_seed(0))

@@ -9,7 +9,7 @@ import pytest
 from support.broker_thread import BrokerThread, broker_thread
 from support.headers import EXAMPLES, FRAME
 from support.line import until
-from support.sockets import instance
+from support.sockets import DealerPeer, instance
 
 from edge_runtime.imaging.frames import PixelFormat
 from edge_runtime.protocol import messages as m
@@ -93,29 +93,31 @@ def test_stage_activate_and_roll_back_change_what_is_active_and_are_audited(runn
     ]
 
 
-def ask_to_roll_back(running: BrokerThread) -> None:
-    """B is active, and the bundle before has no worker yet, as just after a start: rollback is asked for and waits."""
+def ask_to_roll_back(running: BrokerThread) -> DealerPeer:
+    """B is active, and the bundle before has no worker yet, as just after a start: who asked for rollback, and waits."""
     staged(running, camera="top")
     running.worker(B.digest)
     assert running.control.hear(m.Reply).ok
     assert running.ask("activate", camera="top").ok
-    running.control.say(m.Request(id=instance(), command="rollback", arguments={"camera": "top"}, actor="ann"))
+    ann = running.peer(running.config.endpoints.control)
+    ann.say(m.Request(id=instance(), command="rollback", arguments={"camera": "top"}, actor="ann"))
     time.sleep(0.1)
     assert running.status()["cameras"][0]["bundle"]["digest"] == B.digest
+    return ann
 
 
 def test_a_rollback_waits_until_the_bundle_before_is_loaded(running: BrokerThread) -> None:
-    ask_to_roll_back(running)
+    ann = ask_to_roll_back(running)
     running.worker()
-    assert running.control.hear(m.Reply).ok
+    assert ann.hear(m.Reply).ok
     top = running.status()["cameras"][0]
     assert (top["bundle"]["digest"], top["previous"]["digest"]) == ("a" * 64, B.digest)
 
 
 def test_a_rollback_to_a_bundle_that_fails_changes_nothing(running: BrokerThread) -> None:
-    ask_to_roll_back(running)
+    ann = ask_to_roll_back(running)
     running.supervising.command("worker_failed", worker="w", digest="a" * 64, detail="no such file")
-    reply = running.control.hear(m.Reply)
+    reply = ann.hear(m.Reply)
     assert (reply.ok, reply.detail) == (False, "no such file")
     running.worker()
     top = running.status()["cameras"][0]
@@ -123,11 +125,11 @@ def test_a_rollback_to_a_bundle_that_fails_changes_nothing(running: BrokerThread
 
 
 def test_of_two_waiting_rollbacks_only_the_first_is_done(running: BrokerThread) -> None:
-    ask_to_roll_back(running)
-    running.control.say(m.Request(id=instance(), command="rollback", arguments={"camera": "top"}, actor="bob"))
+    ann = ask_to_roll_back(running)
+    ann.say(m.Request(id=instance(), command="rollback", arguments={"camera": "top"}, actor="bob"))
     time.sleep(0.1)
     running.worker()
-    first, second = (running.control.hear(m.Reply) for _ in range(2))
+    first, second = (ann.hear(m.Reply) for _ in range(2))
     assert (first.ok, second.ok) == (True, False)
     assert "another change on camera top came first" in second.detail
 

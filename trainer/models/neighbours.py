@@ -62,8 +62,15 @@ def largest(near: Tensor, count: int) -> tuple[Tensor, Tensor]:
     chosen = _top(groups.amax(dim=-1), min(count, groups.shape[-2]))[1]  # (..., k)
     rows = groups.gather(-2, chosen.unsqueeze(-1).expand(*chosen.shape, GROUP)).flatten(-2)
     values, within = _top(rows, count)
-    group = torch.div(within, GROUP, rounding_mode="floor")
-    return values, chosen.gather(-1, group) * GROUP + within - group * GROUP
+    return values, members(chosen, GROUP).gather(-1, within)
+
+
+def members(groups: Tensor, size: int) -> Tensor:
+    """Places of all members of groups of one size: (..., k) numbers of groups -> (..., k * size).
+
+    Places are looked up and not divided for: exporters divide integers by way of floats, which low precision spoils.
+    """
+    return (groups.unsqueeze(-1) * size + torch.arange(size, device=groups.device)).flatten(-2)
 
 
 def nearest_distances(queries: Tensor, bank: Tensor, halves: Tensor, count: int) -> Tensor:

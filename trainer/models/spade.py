@@ -28,7 +28,7 @@ from trainer.models.method import (
     backbone_features,
     with_contrast,
 )
-from trainer.models.neighbours import BLOCK_FLOATS, closeness, grouped, grouped_rows, largest
+from trainer.models.neighbours import BLOCK_FLOATS, closeness, grouped, grouped_rows, largest, members
 
 NEIGHBOURS = 50
 _ROWS = 128  # queries at once: enough of them to make a matrix product worth its while
@@ -83,8 +83,7 @@ class LayerBank(nn.Module):
         bank = self.patches[images].reshape(batch, group * cells, channels)
         near = closeness(queries, bank, self.halves[images].reshape(batch, group * cells))
         value, place = (found.squeeze(2) for found in largest(near, 1))
-        within = torch.div(place, cells, rounding_mode="floor")
-        return value, images.gather(1, within) * cells + place - within * cells
+        return value, members(images, cells).gather(1, place)
 
 
 class SPADE(nn.Module):

@@ -80,8 +80,8 @@ class Control:
         for seat in seats:
             seat.choice.staged, seat.choice.staging_failed = facts, None
         self._broker.flow.want()
-        said = f"{facts.product} {facts.digest[:12]} is ready to be activated", facts.digest
-        self._loading.append(Loading(route, request, frozenset((facts.digest,)), lambda: said))
+        done = f"{facts.product} {facts.digest[:12]} is ready to be activated", facts.digest
+        self._loading.append(Loading(route, request, frozenset((facts.digest,)), lambda: done))
         self.tick()
 
     def tick(self) -> None:

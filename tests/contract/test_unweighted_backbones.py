@@ -17,6 +17,7 @@ from trainer.config import make_config
 from trainer.demo.product import write_dataset
 from trainer.fitting import fit
 from trainer.models import csflow
+from trainer.models.registry import METHODS
 
 pytestmark = pytest.mark.slow
 
@@ -53,19 +54,20 @@ def case(request: pytest.FixtureRequest) -> Published:
 def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Good parts alone."""
     root = tmp_path_factory.mktemp("unweighted") / "parts"
-    write_dataset(root, seed=4, train=10, test_good=0, per_defect=0, width=64, height=64)
+    write_dataset(root, seed=4, train=6, test_good=0, per_defect=0, width=64, height=64)
     return root
 
 
 @pytest.fixture(scope="module")
 def draft(case: Published, parts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fitted with random weights; what is trained takes a step, and CS-Flow's own networks are narrow."""
+    """Fitted with random weights; what is trained takes a step, and CS-Flow's own networks are narrow and few."""
     out = tmp_path_factory.mktemp(case.method) / "part.draft"
     flags = {"method": case.method, "backbone": case.backbone, "weights": "random", "size": [case.side, case.side]}
-    flags |= {"workers": 0} | ({"steps": 2} if case.method in {"csflow", "lunar"} else {})
+    flags |= {"workers": 0} | ({"steps": 1} if "steps" in METHODS[case.method].settings else {})
     flags |= {"layers": list(case.layers)} if case.layers else {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(csflow, "HIDDEN", 64)
+        patch.setattr(csflow, "KERNELS", (3, 5))
         fit(make_config(flags, None), parts, out)
     return out
 
@@ -88,7 +90,7 @@ def test_its_onnx_and_its_ir_compute_what_torch_computes(
     assert [artefact.engine for artefact in sealed.manifest.artefacts] == ["openvino", "onnxruntime"]
     for artefact in sealed.manifest.artefacts:
         parity = artefact.parity
-        assert parity.kinds["original"] == parity.kinds["painted"] >= 2
+        assert parity.kinds["original"] == parity.kinds["painted"] >= 1
         assert parity.map_range > 0
         assert parity.score_range > 0
         assert parity.map_max_abs <= 1e-3 * parity.map_range

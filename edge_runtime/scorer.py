@@ -157,7 +157,7 @@ class Scorer:
         plan, tiling = inspected.plan, self.recipe.tiling
         plane = inspected.region.cut(pixels)
         grid = np.full((plan.grid.height, plan.grid.width), np.nan, dtype=np.float32)  # what no tile scores stays NaN
-        graph_score = -np.inf
+        graph_score = float("nan")
         buffer = self.engine.tiles
         for start in range(0, plan.count, tiling.batch):
             tiles = range(start, min(start + tiling.batch, plan.count))
@@ -170,7 +170,7 @@ class Scorer:
             for slot, tile in enumerate(tiles):
                 plan.paste(output.map[slot], tile, grid)
             if output.image_score is not None:
-                graph_score = float(np.maximum(graph_score, output.image_score[: len(tiles)].max()))
+                graph_score = float(output.image_score[0])  # where it counts, there is one tile: the schema sees to it
         name = inspected.region.name
         smoothed = cache(lambda: self.plane_map(name, grid))  # a good frame's is asked for by nobody
         image_score = self._image_score(inspected, grid, smoothed, graph_score)

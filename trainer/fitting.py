@@ -160,6 +160,7 @@ def _plan(config: BuildConfig, root: Path) -> _Plan:
         grid_stride=features.grid_stride,
         input_stride=features.input_stride,
         position_bound=method.position_bound,
+        image_score=method.image_score,
     )
     recipe = Recipe(
         product=config.product or dataset.root.stem,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from calibration.samples import Sample
-from edge_runtime.bundle.manifest import CropSpec, GeometrySpec, RegionSpec, SizeSpec, TilingSpec
+from edge_runtime.bundle.manifest import CropSpec, GeometrySpec, ImageScoreRule, RegionSpec, SizeSpec, TilingSpec
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size, encode_png, read_image, read_mask
 from edge_runtime.imaging.resize import RESIZE_VERSION
@@ -128,7 +128,13 @@ def _plane(config: BuildConfig, crop: Size) -> Size:
 
 
 def make_tiling(
-    config: BuildConfig, geometry: GeometrySpec, *, grid_stride: int, input_stride: int, position_bound: bool
+    config: BuildConfig,
+    geometry: GeometrySpec,
+    *,
+    grid_stride: int,
+    input_stride: int,
+    position_bound: bool,
+    image_score: ImageScoreRule,
 ) -> TilingSpec:
     """How planes are cut.
 
@@ -138,6 +144,7 @@ def make_tiling(
         grid_stride: plane pixels a cell of the map.
         input_stride: what core and halo must be multiples of.
         position_bound: the method keeps statistics for places of one plane.
+        image_score: where the method's image score comes from.
 
     Raises:
         ConfigError: a size is no multiple of the stride, or the method cannot be tiled.
@@ -152,6 +159,12 @@ def make_tiling(
             message = (
                 f"--method {config.method} keeps statistics for every place of one plane; {plan.count} tiles of "
                 f"{len(geometry.regions)} region(s) have no common places: use --size with one region, or --method patchcore"
+            )
+            raise ConfigError(message)
+        if image_score is ImageScoreRule.GRAPH and plan.count > 1:
+            message = (
+                f"--method {config.method} gives one score for all that its graph sees, and region {region.name} would take "
+                f"{plan.count} tiles, whose scores make none of the whole: use --size, or --method patchcore"
             )
             raise ConfigError(message)
     many = any(

@@ -163,6 +163,19 @@ class Recipe(Strict):
     map_policy: MapPolicySpec
     provenance: ProvenanceSpec
 
+    @model_validator(mode="after")
+    def _check_tiles(self) -> Self:
+        core = self.tiling.core
+        for region in self.geometry.regions:
+            fits = region.plane.width <= core.width and region.plane.height <= core.height
+            if self.map_policy.image_score is ImageScoreRule.GRAPH and not fits:
+                message = (
+                    f"image_score graph: region {region.name}'s plane {region.plane.size} takes several tiles of {core.size}; "
+                    "a score of the graph is of one tile"
+                )
+                raise ValueError(message)
+        return self
+
     def graph_shape(self, *, image_score: bool) -> GraphShape:
         """Static shapes of the tile graph."""
         halo, core = self.tiling.halo, self.tiling.core
@@ -200,6 +213,11 @@ class DraftManifest(Recipe):
     references: tuple[ReferenceSpec, ...]
     sealable: bool  # false where the weights are random
     members: dict[str, Digest]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_graph_score(self.map_policy, has_image_score=self.has_image_score)
+        return self
 
 
 class RegionThresholds(Strict):
@@ -299,6 +317,7 @@ class Manifest(Recipe):
                     f"artefact {artefact.name}: thresholds for {sorted(artefact.thresholds)}, regions {sorted(regions)}"
                 )
                 raise ValueError(message)
+        _check_graph_score(self.map_policy, has_image_score=self.has_image_score)
         return self
 
     def artefact(self, name: str | None) -> ArtefactSpec:
@@ -310,6 +329,12 @@ class Manifest(Recipe):
         if name is None:
             return self.artefacts[0]
         return {artefact.name: artefact for artefact in self.artefacts}[name]
+
+
+def _check_graph_score(policy: MapPolicySpec, *, has_image_score: bool) -> None:
+    if policy.image_score is ImageScoreRule.GRAPH and not has_image_score:
+        message = "image_score graph: has_image_score is false, so the graph gives none"
+        raise ValueError(message)
 
 
 def dump(manifest: Strict) -> bytes:

@@ -1,5 +1,6 @@
 """A draft is not a bundle and a bundle is not a draft: each command says so, and which one is meant."""
 
+import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from calibration.draft import open_draft
+from edge_runtime.bundle.archive import Archive, write_archive
 from edge_runtime.bundle.load import load
-from edge_runtime.errors import BundleError
+from edge_runtime.bundle.store import DRAFT
+from edge_runtime.errors import BundleError, ManifestError
 
 Takt = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -28,6 +31,17 @@ def test_a_sealed_bundle_is_not_opened_as_a_draft(small_bundle: Path) -> None:
         open_draft(small_bundle)
     assert caught.value.exit_code == 3
     assert small_bundle.read_bytes() == before
+
+
+def test_a_draft_whose_score_is_a_graphs_that_gives_none_is_refused(small_draft: Path, tmp_path: Path) -> None:
+    with Archive(small_draft) as archive:
+        members = {name: archive.read(name) for name in sorted(archive.names)}
+    manifest = json.loads(members[DRAFT])
+    manifest["map_policy"] |= {"image_score": "graph", "pooled_cells": None}
+    path = tmp_path / "changed.draft"
+    write_archive(path, members | {DRAFT: json.dumps(manifest).encode()})
+    with pytest.raises(ManifestError, match="has_image_score is false"):
+        open_draft(path)
 
 
 @pytest.mark.parametrize("command", [("run",), ("bundle", "show"), ("bundle", "verify")], ids=" ".join)

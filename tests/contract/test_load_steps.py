@@ -136,6 +136,18 @@ SCHEMA_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "unknown engine": (lambda m: m["artefacts"][0].update(engine="tensorrt"), "artefacts.0.engine"),
     "unknown precision": (lambda m: m["artefacts"][0].update(precision="int4"), "artefacts.0.precision"),
     "unknown image-score rule": (lambda m: m["map_policy"].update(image_score="mean"), "map_policy.image_score"),
+    "score of a graph that gives none": (
+        lambda m: m["map_policy"].update(image_score="graph", pooled_cells=None),
+        "has_image_score is false",
+    ),
+    "score of a graph for many tiles": (
+        lambda m: (
+            m.update(has_image_score=True),
+            m["map_policy"].update(image_score="graph", pooled_cells=None),
+            m["tiling"]["core"].update(width=48),
+        ),
+        "several tiles of 48x96",
+    ),
     "no artefact": (lambda m: m.update(artefacts=[]), "artefacts"),
     "no golden frame": (lambda m: m.update(golden=[]), "golden"),
     "no tolerance": (lambda m: m.update(golden_tolerance=0), "golden_tolerance"),

@@ -9,6 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from edge_runtime.bundle.manifest import ImageScoreRule
+from trainer.models.registry import METHODS
+
 Takt = Callable[..., Any]
 SIZE = ("--backbone", "gabor", "--size", "64x64", "--coreset", "50", "--workers", "0")
 
@@ -81,6 +84,20 @@ def test_a_method_of_places_refuses_tiles_with_the_reason(takt_here: Takt, parts
     found = takt_here("build", parts, "--out", out, *flags)
     clean(found, 2, "--method padim keeps statistics for every place of one plane; 4 tiles", out)
     assert "--method patchcore" in found.err
+
+
+@pytest.mark.parametrize(
+    "method", [method.name for method in METHODS.values() if method.image_score is ImageScoreRule.GRAPH]
+)
+def test_a_method_whose_graph_gives_the_image_score_refuses_tiles_before_the_fit(
+    takt_here: Takt, parts: Path, tmp_path: Path, method: str
+) -> None:
+    out = tmp_path / "part.draft"
+    flags = ("--backbone", "gabor", "--method", method, "--tile", "64", "--halo", "0", "--scale", "2")
+    found = takt_here("fit", parts, "--out", out, *flags)
+    clean(found, 2, f"--method {method} gives one score for all that its graph sees", out)
+    assert "4 tiles" in found.err
+    assert "use --size, or --method patchcore" in found.err
 
 
 def test_a_valid_area_of_another_size_is_refused_with_both_sizes(takt_here: Takt, parts: Path, tmp_path: Path) -> None:

@@ -154,11 +154,16 @@ class Line:
 
 
 @contextmanager
-def serving(folder: Path, *cameras: dict[str, Any], **keys: Any) -> Iterator[Line]:  # noqa: ANN401
+def serving(
+    folder: Path,
+    *cameras: dict[str, Any],
+    env: dict[str, str] | None = None,
+    **keys: Any,  # noqa: ANN401
+) -> Iterator[Line]:
     """A service that is Ready; ended afterwards."""
     line = Line(folder, *cameras, **keys)
     try:
-        yield line.start()
+        yield line.start(env=env)
     finally:
         line.end()
 

@@ -124,9 +124,8 @@ class GaussianADMethod:
         """The backbone: the paper's where its weights are at hand and neither backbone, layers nor weights were named."""
         chosen = wanted.named or wanted.layers is not None or wanted.weights is not None
         paper = None if chosen else _paper_backbone(wanted.weights_dir)
-        if paper is None:
-            return backbone_features(wanted, self.layers)
-        return backbone_features(replace(wanted, backbone=paper), PAPER_LAYERS)
+        asked = wanted if paper is None else replace(wanted, backbone=paper)
+        return backbone_features(asked, PAPER_LAYERS if "efficientnet" in asked.backbone else self.layers)
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
         """Pooled features twice over, and of each layer five square matrices in float64 and one in float32."""

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from support.toys import (
     BrightnessEngine,
     FailingEngine,
@@ -152,7 +153,7 @@ def test_a_failing_engine_is_reported_as_such() -> None:
 @pytest.mark.parametrize("rule", list(ImageScoreRule))
 @pytest.mark.parametrize("fault", [float("nan"), float("inf"), float("-inf")])
 def test_a_single_sick_cell_makes_the_score_nan_by_every_rule(rule: ImageScoreRule, fault: float) -> None:
-    recipe = make_recipe(rule=rule)
+    recipe = make_recipe(core=Size(64, 48), rule=rule)
     engine = SickEngine(recipe, fault=fault)
     scored = scorer(recipe, engine).score(spotted(Size(64, 48), (33, 20), value=255)).regions[0]
     assert np.isfinite(scored.grid).sum() == scored.grid.size - 1
@@ -172,11 +173,19 @@ def test_a_graph_rule_without_a_score_from_the_graph_is_never_a_number() -> None
     assert not np.isfinite(scorer(recipe).score(spotted(Size(64, 48))).regions[0].image_score)
 
 
-def test_the_graphs_score_is_the_largest_of_its_tiles() -> None:
-    recipe = make_recipe(batch=4, rule=ImageScoreRule.GRAPH)
+def test_the_graphs_score_is_that_of_each_region() -> None:
+    regions = (make_region("left", (0, 0, 32, 48)), make_region("right", (32, 0, 64, 48)))
+    recipe = make_recipe(core=Size(32, 48), batch=4, rule=ImageScoreRule.GRAPH, regions=regions)
     engine = BrightnessEngine(recipe, image_score=True)
-    for spot in ((0, 0), (63, 47), (40, 20)):
-        assert scorer(recipe, engine).score(spotted(Size(64, 48), spot)).regions[0].image_score == 250
+    for x, wanted in ((31, [250, DARK]), (32, [DARK, 250])):
+        scored = scorer(recipe, engine).score(spotted(Size(64, 48), (x, 20)))
+        assert [region.image_score for region in scored.regions] == wanted
+
+
+@pytest.mark.parametrize("core", [Size(56, 48), Size(64, 40), Size(32, 16)])
+def test_a_recipe_whose_score_is_the_graphs_has_one_tile_in_each_region(core: Size) -> None:
+    with pytest.raises(ValidationError, match=f"region all's plane 64x48 takes several tiles of {core}"):
+        make_recipe(core=core, rule=ImageScoreRule.GRAPH)
 
 
 def test_a_smoothed_maximum_is_that_of_the_smoothed_map_and_a_raw_one_that_of_the_grid() -> None:

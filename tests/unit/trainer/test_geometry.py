@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.samples import Label, Sample, Split
-from edge_runtime.bundle.manifest import CropSpec, SizeSpec, TilingSpec
+from edge_runtime.bundle.manifest import CropSpec, ImageScoreRule, SizeSpec, TilingSpec
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.frames import PixelFormat, Size, decode_png
 from trainer.config import make_config
@@ -140,10 +140,14 @@ def test_a_tiled_plane_keeps_sensor_pixels_or_scales_them() -> None:
     assert (whole.regions[0].plane.size, scaled.regions[0].plane.size) == ((96, 64), (48, 32))
 
 
-def tiling(flags: dict[str, Any], *, position_bound: bool = False) -> TilingSpec:
+def tiling(
+    flags: dict[str, Any], *, position_bound: bool = False, rule: ImageScoreRule = ImageScoreRule.MAX_RAW
+) -> TilingSpec:
     config = make_config(flags, None)
     geometry, _ = make_geometry(config, FRAME)
-    return make_tiling(config, geometry, grid_stride=8, input_stride=16, position_bound=position_bound)
+    return make_tiling(
+        config, geometry, grid_stride=8, input_stride=16, position_bound=position_bound, image_score=rule
+    )
 
 
 def test_a_tile_owns_its_core_and_sees_its_halo() -> None:
@@ -183,3 +187,14 @@ def test_a_method_of_places_refuses_tiles_with_the_number_and_the_alternative(
 
 def test_a_method_of_places_takes_one_plane() -> None:
     assert tiling({"size": [32, 32]}, position_bound=True).batch == 1
+
+
+def test_a_score_of_the_graph_refuses_tiles_with_the_number_and_the_alternatives() -> None:
+    flags = {"method": "csflow", "tile": 32, "halo": 16}
+    with pytest.raises(ConfigError, match=r"--method csflow .*region frame .* 6 tiles.*--size, or --method patchcore"):
+        tiling(flags, rule=ImageScoreRule.GRAPH)
+
+
+@pytest.mark.parametrize("flags", [{"size": [32, 32], "region": [{"name": "a"}, {"name": "b"}]}, {"tile": 96}])
+def test_a_score_of_the_graph_takes_any_number_of_regions_of_one_tile_each(flags: dict[str, Any]) -> None:
+    assert tiling(flags, rule=ImageScoreRule.GRAPH).batch == 1

@@ -40,6 +40,16 @@ def onnx_and_ir_compute_what_torch_computes(method: str, fitted: nn.Module) -> N
             assert worst <= 1e-3 * (whole.max() - whole.min()), (engine, batch)
 
 
+def openvino_runs_it_in_bf16(method: str, fitted: nn.Module) -> None:
+    """Low precision may blur figures, which sealing measures; it must not break the places that a graph looks up."""
+    contract = shape(method, 1)
+    files = to_ir(to_onnx(fitted, contract))
+    graph = TileGraph(
+        engine=EngineName.OPENVINO, precision=Precision.BF16, shape=contract, files=files, digest="0" * 64
+    )
+    assert np.isfinite(score(open_engine(graph), unseen_parts())).all()
+
+
 def a_score_does_not_depend_on_what_else_is_in_the_batch(method: str, fitted: nn.Module) -> None:
     """Maps of all parts at once are those of each alone."""
     unseen = unseen_parts()
@@ -104,6 +114,7 @@ def memory_is_predicted_at_least_as_large_as_what_is_kept(method: str, fitted: n
 
 PROPERTIES = (
     onnx_and_ir_compute_what_torch_computes,
+    openvino_runs_it_in_bf16,
     a_score_does_not_depend_on_what_else_is_in_the_batch,
     the_same_seed_gives_the_same_scores,
     a_painted_defect_raises_the_score_where_it_is_painted,

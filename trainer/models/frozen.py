@@ -144,7 +144,7 @@ def training_bytes(features: Features, data: FitData, settings: FitSettings, mod
     of_tile = 4 * sum(count * channels for count, channels in zip(cells, features.channels, strict=True))
     shares = [share for share in (data.fit, data.validation) if share is not None]
     tiles = sum(share.count for share in shares)
-    batch = next((len(batch.tiles) for batch in data.fit), 1)
+    batch = min(data.fit.batch, data.fit.count)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     cached = min(tiles * of_tile, settings.buffer_bytes)

@@ -71,6 +71,24 @@ def test_two_processes_give_the_weights_and_the_losses_of_one(tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_three_processes_are_in_one_state_running_means_included_and_leave_alone_what_no_loss_reaches(
+    tmp_path: Path,
+) -> None:
+    run = torchrun(FIT, "toy", tmp_path / "x.pt", processes=3)
+
+    assert run.returncode == 0, run.stderr
+    states = [weights(tmp_path / f"x.pt.{rank}") for rank in range(3)]
+    for name, values in states[0].items():
+        assert torch.equal(values, states[1][name]), name
+        assert torch.equal(values, states[2][name]), name
+    torch.manual_seed(0)
+    fresh = torch.nn.ModuleList([torch.nn.Linear(3, 4), torch.nn.Linear(2, 2)])
+    assert torch.equal(states[0]["unseen.weight"], fresh[1].weight)  # weight decay has not touched it
+    assert not torch.equal(states[0]["seen.0.weight"], fresh[0].weight)
+    assert not torch.equal(states[0]["seen.1.running_mean"], torch.zeros(4))
+
+
+@pytest.mark.slow
 def test_a_fit_of_two_of_which_one_was_killed_goes_on_as_an_unbroken_one_and_with_two_only(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,13 +11,14 @@ from pathlib import Path
 
 import torch
 from support.memory_tiles import MemoryTiles, surfaces
+from torch import nn
 
 from edge_runtime.errors import DataError, TaktError
 from trainer import training
 from trainer.backbones import load_features
 from trainer.backbones.features import PixelSpec
 from trainer.checkpoint import Progress
-from trainer.models.method import FitData, FitSettings
+from trainer.models.method import FitData, FitSettings, TileBatch
 from trainer.models.registry import find_method
 from trainer.processes import Processes, joined
 
@@ -40,6 +41,24 @@ def fit(method: str, out: Path, processes: Processes, *, resume: bool = False) -
     model = find_method(method).fit(features, data, settings)
     if processes.leads:
         torch.save({"weights": model.state_dict(), "losses": settings.history.losses}, out)
+
+
+def fit_toy(out: Path, processes: Processes) -> None:
+    """Batch normalisation, and weights that nothing reaches; every process writes its own state."""
+    torch.manual_seed(0)
+    model = nn.ModuleDict({"seen": nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4)), "unseen": nn.Linear(2, 2)})
+    if processes.rank:
+        nn.init.constant_(model["seen"][0].weight, float(processes.rank))  # type: ignore[index]  # the first one's count
+
+    def loss(batch: TileBatch, generator: torch.Generator) -> torch.Tensor:
+        inputs = batch.tiles.to(torch.float32).mean(dim=(1, 2)) / 255
+        found: torch.Tensor = model["seen"](inputs + torch.rand(inputs.shape, generator=generator))
+        return found.square().mean(dim=1).sub(0.5).square().mean()
+
+    schedule = training.Schedule(steps=STEPS, learning_rate=0.1, weight_decay=0.1, clip_norm=0.5)
+    tiles = MemoryTiles(surfaces(20, 16), 16, batch=10)
+    training.train(model, tiles, loss, schedule, FitSettings(seed=0, processes=processes))
+    torch.save({"weights": model.state_dict()}, out.with_name(f"{out.name}.{processes.rank}"))
 
 
 def ending(rank: int, step: int, *, killed: bool) -> None:
@@ -72,7 +91,10 @@ def main() -> int:
         ending(*(options.kill or options.fail), killed=options.kill is not None)
     try:
         with joined() as processes:
-            fit(options.method, options.out, processes, resume=options.resume)
+            if options.method == "toy":
+                fit_toy(options.out, processes)
+            else:
+                fit(options.method, options.out, processes, resume=options.resume)
     except TaktError as error:
         sys.stderr.write(f"takt: {error}\n")
         return error.exit_code

@@ -9,6 +9,7 @@ batch normalisation is trained (DRAEM: a process normalises over its own part; r
 
 import logging
 import os
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from edge_runtime.errors import ConfigError, TaktError
 _PATIENCE = timedelta(minutes=15)  # for the slowest of the others
 _TOLD = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # by torchrun
 _FAILED = "failed"
+_GRACE_S = 1.0  # torchrun ends all as soon as one has ended: the one that tells must have told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,10 +144,10 @@ def joined() -> Iterator[Processes]:
         yield processes
     except TaktError as error:
         if not _tells(store):
+            time.sleep(_GRACE_S)
             raise SystemExit(error.exit_code) from None
         raise
-    finally:
-        processes.leave()
+    processes.leave()
 
 
 def _meet(processes: Processes) -> Store:

@@ -169,3 +169,18 @@ def test_another_batch_is_a_fault_of_usage(takt_here: Takt, parts: Path, tmp_pat
 
     assert ran.code == 2
     assert "batch" in ran.err
+
+
+def test_a_gpu_that_is_full_after_all_is_a_message_and_no_traceback(
+    takt_here: Takt, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("trainer.models.frozen.train", full)
+    ran = takt_here("fit", parts, *FLAGS, "--out", tmp_path / "x.draft")
+
+    assert ran.code == 2
+    assert ran.err == (
+        "takt fit: --method fastflow: the GPU's memory is full at batches of 8: give --batch auto, or a smaller one\n"
+    )

@@ -181,6 +181,8 @@ def _tells(store: Store) -> bool:
 def _together() -> Iterator[None]:
     try:
         yield
+    except torch.OutOfMemoryError:
+        raise  # this process' own
     except RuntimeError as error:
         message = (
             "another process of this fit has ended, or was silent for "

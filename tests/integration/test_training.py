@@ -174,7 +174,7 @@ def test_another_batch_is_a_fault_of_usage(takt_here: Takt, parts: Path, tmp_pat
 def test_a_gpu_that_is_full_after_all_is_a_message_and_no_traceback(
     takt_here: Takt, parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr("trainer.models.frozen.train", full)

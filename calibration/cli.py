@@ -13,6 +13,8 @@ from calibration.policies import parse_policy
 from calibration.recalibration import calibrate as calibrate_bundle
 from calibration.sealing import Sealed
 from calibration.sealing import seal as seal_draft
+from edge_runtime.bundle.archive import Archive
+from edge_runtime.bundle.training import read_training
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, folder, positive
 from edge_runtime.engines import Precision
@@ -67,7 +69,7 @@ def evaluate(arguments: Sequence[str]) -> int:
     dataset = open_dataset(options.dataset, limit=options.limit, seed=options.seed)
     found = evaluate_bundle(inspector, dataset, full_masks=options.full_masks, policy=policy)
     write_pictures(found, inspector, outputs, only_wrong=options.only_wrong)
-    report = write_report(found, inspector, report_to, only_wrong=options.only_wrong)
+    report = write_report(found, inspector, report_to, bundle=options.bundle, only_wrong=options.only_wrong)
     show_evaluation(found, report, as_json=options.json)
     return 0
 
@@ -156,7 +158,9 @@ def report_sealed(sealed: Sealed, report_dir: str | None, *, as_json: bool) -> N
     """
     report = None
     if report_dir is not None and sealed.evaluation is not None:
-        report = write_report(sealed.evaluation, sealed.inspector, folder(report_dir), only_wrong=False)
+        report = write_report(
+            sealed.evaluation, sealed.inspector, folder(report_dir), bundle=sealed.path, only_wrong=False
+        )
     if as_json:
         write_json(sealed_json(sealed, report))
         return
@@ -167,17 +171,22 @@ def report_sealed(sealed: Sealed, report_dir: str | None, *, as_json: bool) -> N
     sys.stdout.write(f"sealed {sealed.path}, digest {sealed.digest[:16]}\n")
 
 
-def write_report(found: Evaluation, inspector: Inspector, into: Path | None, *, only_wrong: bool) -> Path | None:
+def write_report(
+    found: Evaluation, inspector: Inspector, into: Path | None, *, bundle: Path, only_wrong: bool
+) -> Path | None:
     """Write the HTML report and its table.
 
     Raises:
         ConfigError: it cannot be written, or the packages that draw it are missing.
+        BundleError: the bundle was changed meanwhile.
     """
     if into is None:
         return None
     from calibration.report import write_report as write  # noqa: PLC0415 - needs packages that a factory PC may lack
 
-    return write(found, inspector, into, only_wrong=only_wrong)
+    with Archive(bundle) as archive:
+        training = read_training(archive)
+    return write(found, inspector, into, only_wrong=only_wrong, training=training)
 
 
 def show_evaluation(found: Evaluation, report: Path | None, *, as_json: bool) -> None:

@@ -67,7 +67,7 @@ def calibrate(
     scorer = Scorer(renewed, scorers[specs[0].name].engine, valid_areas=scorers[specs[0].name].valid_areas)
     inspector = Inspector(scorer, specs[0], digest="")
     evaluation = evaluate_rest(inspector, dataset)
-    members |= report_member(evaluation, inspector)
+    members |= report_member(evaluation, inspector, members)
     renewed = renewed.model_copy(update={"report": REPORT if REPORT in members else None})
     digest = write(out, renewed, members, MANIFEST)
     inspector = Inspector(scorer, specs[0], digest)

@@ -33,6 +33,7 @@ from calibration.samples import DataSet, Sample
 from calibration.thresholds import CalibrationSet, dump_scores, region_thresholds, score_samples
 from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, Recipe, RegionThresholds
 from edge_runtime.bundle.store import MANIFEST, check_writable, write
+from edge_runtime.bundle.training import TRAINING, parse_training
 from edge_runtime.engines import EngineName, Precision, TileGraph, open_engine
 from edge_runtime.engines.openvino import to_ir
 from edge_runtime.errors import ConfigError, DataError
@@ -121,7 +122,8 @@ def seal(
     golden, golden_members = golden_frames(parity.kept, {c.name: c.scorer for c in candidates})
     inspector = Inspector(candidates[0].scorer, specs[0], digest="")
     evaluation = evaluate_rest(inspector, dataset, full_masks=full_masks)
-    members |= golden_members | draft.members | report_member(evaluation if with_report else None, inspector)
+    members |= golden_members | draft.members
+    members |= report_member(evaluation if with_report else None, inspector, members)
     manifest = Manifest(
         format_version=1,
         **recipe_fields(draft.manifest),
@@ -146,14 +148,17 @@ def recipe_fields(recipe: Recipe) -> dict[str, Any]:
     return {name: getattr(recipe, name) for name in Recipe.model_fields} | {"created": now}
 
 
-def report_member(evaluation: Evaluation | None, inspector: Inspector) -> dict[str, bytes]:
-    """The report as a member; none without an evaluation or without the packages that draw it."""
+def report_member(
+    evaluation: Evaluation | None, inspector: Inspector, members: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """The report as a member beside the others; none without an evaluation or without the packages that draw it."""
     if evaluation is None:
         return {}
     from calibration.report import render  # noqa: PLC0415 - needs packages that a factory PC may lack
 
+    training = parse_training(members[TRAINING], "the draft") if TRAINING in members else None
     try:
-        return {REPORT: render(evaluation, inspector).encode()}
+        return {REPORT: render(evaluation, inspector, training=training).encode()}
     except ConfigError as error:
         _LOG.warning("the bundle gets no report: %s", error)
         return {}

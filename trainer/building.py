@@ -8,10 +8,19 @@ from calibration.sealing import Sealed, seal
 from edge_runtime.bundle.store import check_writable
 from trainer.config import BuildConfig
 from trainer.fitting import fit
+from trainer.processes import Processes
 
 
-def build(config: BuildConfig, dataset: Path, out: Path, *, with_report: bool = True, resume: bool = False) -> Sealed:
-    """Fit a model to a data set and seal it into a bundle.
+def build(
+    config: BuildConfig,
+    dataset: Path,
+    out: Path,
+    *,
+    with_report: bool = True,
+    resume: bool = False,
+    processes: Processes | None = None,
+) -> Sealed:
+    """Fit a model to a data set and seal it into a bundle; of several processes, the others only fit.
 
     Raises:
         TaktError: whatever `fit` and `seal` raise; no bundle is left behind.
@@ -20,7 +29,8 @@ def build(config: BuildConfig, dataset: Path, out: Path, *, with_report: bool = 
     check_writable(out)
     with tempfile.TemporaryDirectory(prefix="takt-build-") as folder:
         draft = Path(folder) / "model.draft"
-        opened = fit(config, dataset, draft, checkpoint=out.with_name(f"{out.name}.checkpoint"), resume=resume)
+        checkpoint = out.with_name(f"{out.name}.checkpoint")
+        opened = fit(config, dataset, draft, checkpoint=checkpoint, resume=resume, processes=processes)
         return seal(
             draft,
             opened,

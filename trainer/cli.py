@@ -21,12 +21,19 @@ def build(arguments: Sequence[str]) -> int:
     add_sealing(parser)
     options = parser.parse_args(arguments)
     config = _config(options)
-    if options.report is not None:
-        folder(options.report)  # before the fit, not after it
     from trainer.building import build as build_bundle  # noqa: PLC0415 - torch takes seconds; faults of usage do not wait
+    from trainer.fitting import fit as fit_draft  # noqa: PLC0415
+    from trainer.processes import joined  # noqa: PLC0415
 
-    sealed = build_bundle(config, options.dataset, options.out, resume=getattr(options, "resume", False))
-    report_sealed(sealed, options.report, as_json=options.json)
+    resume = getattr(options, "resume", False)
+    with joined() as processes:
+        if not processes.leads:  # the first one seals
+            fit_draft(config, options.dataset, options.out, resume=resume, processes=processes)
+            return 0
+        if options.report is not None:
+            folder(options.report)  # before the fit, not after it
+        sealed = build_bundle(config, options.dataset, options.out, resume=resume, processes=processes)
+        report_sealed(sealed, options.report, as_json=options.json)
     return 0
 
 
@@ -37,8 +44,13 @@ def fit(arguments: Sequence[str]) -> int:
     options = parser.parse_args(arguments)
     config = _config(options)
     from trainer.fitting import fit as fit_draft  # noqa: PLC0415
+    from trainer.processes import joined  # noqa: PLC0415
 
-    fit_draft(config, options.dataset, options.out, resume=getattr(options, "resume", False))
+    resume = getattr(options, "resume", False)
+    with joined() as processes:
+        fit_draft(config, options.dataset, options.out, resume=resume, processes=processes)
+        if not processes.leads:
+            return 0
     if options.json:
         write_json({"draft": str(options.out), "method": config.method, "seed": config.seed})
     else:
@@ -86,7 +98,12 @@ def _parser(prog: str, description: str) -> Parser:
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", choices=["auto", "cpu", "cuda"])
     machine.add_argument("--seed", type=int)
-    machine.add_argument("--batch", type=int, help="tiles in a batch while fitting")
+    machine.add_argument(
+        "--batch",
+        type=_batch,
+        metavar="N|auto",
+        help="tiles in a batch while fitting (default 8); auto: what memory allows",
+    )
     machine.add_argument("--workers", type=int, help="threads that read images ahead")
     machine.add_argument("--resume", action="store_true", help="go on where a fit was broken off, where a method can")
     return parser
@@ -123,6 +140,14 @@ def _integers(text: str, count: int, form: str) -> list[int]:
         message = f"{text!r} is not of the form {form}"
         raise argparse.ArgumentTypeError(message)
     return numbers
+
+
+def _batch(text: str) -> int | str:
+    try:
+        return text if text == "auto" else int(text)
+    except ValueError as error:
+        message = f"{text!r} is neither a number of tiles nor auto"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def _coreset(text: str) -> float | int:

@@ -25,16 +25,20 @@ def teacher(arguments: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="go on where the last run was broken off")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args(arguments)
-    from trainer.fitting import choose_device  # noqa: PLC0415 - torch takes seconds; faults of usage do not wait
+    from trainer.devices import choose_device  # noqa: PLC0415 - torch takes seconds; faults of usage do not wait
+    from trainer.processes import joined  # noqa: PLC0415
     from trainer.teacher import TeacherSettings, distil  # noqa: PLC0415
 
     given = {name: getattr(options, name) for name in ("weights", "steps", "batch", "workers", "seed")}
     given = {name: value for name, value in given.items() if value is not None}
     if options.layers is not None:
         given["layers"] = tuple(name.strip() for name in options.layers.split(","))
-    device = choose_device(options.device).type
-    settings = TeacherSettings(backbone=options.backbone, size=options.size, device=device, **given)
-    losses = distil(settings, options.images, options.out, resume=options.resume)
+    with joined() as processes:
+        device = str(choose_device(options.device, processes))
+        settings = TeacherSettings(backbone=options.backbone, size=options.size, device=device, **given)
+        losses = distil(settings, options.images, options.out, resume=options.resume, processes=processes)
+        if not processes.leads:
+            return 0
     last = losses[-1] if losses else None
     if options.json:
         write_json({"teacher": str(options.out), "size": settings.size, "steps": settings.steps, "loss": last})

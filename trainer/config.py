@@ -13,6 +13,7 @@ from edge_runtime.errors import ConfigError
 
 DEFAULT_SIZE = (256, 256)
 DEFAULT_BACKBONE = "resnet18.tv_in1k"
+AUTO: Literal["auto"] = "auto"  # the batch that memory allows
 DEFAULT_HALO = 96  # exact for layer 3 of a ResNet-18
 
 Box = tuple[int, int, int, int]
@@ -63,7 +64,7 @@ class BuildConfig(BaseModel):
     full_masks: bool = False
     device: Literal["auto", "cpu", "cuda"] = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
-    batch: Positive = 8
+    batch: Positive | Literal["auto"] = 8
     workers: Annotated[int, Field(ge=0)] = 2
 
     @model_validator(mode="after")

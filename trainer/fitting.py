@@ -6,17 +6,14 @@ data set -> splits -> survey -> geometry and tiling -> backbone -> memory check 
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import psutil
 import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from calibration.layouts import open_dataset
 from calibration.perturb import FITTED, HELD_OUT, Variant
 from calibration.progress import progress
 from calibration.references import reference_frames
@@ -24,49 +21,47 @@ from calibration.samples import DataSet, Label, Sample, shuffled
 from edge_runtime.bundle.manifest import (
     DraftManifest,
     ImageScoreRule,
-    MapPolicySpec,
-    ProvenanceSpec,
     Recipe,
     ReferenceSpec,
-    SplitsSpec,
-    packages,
 )
-from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, json_bytes, write
+from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, write
+from edge_runtime.bundle.training import TRAINING, TrainingRecord, dump_training
 from edge_runtime.errors import ConfigError
-from edge_runtime.imaging.frames import decode_png
 from edge_runtime.scorer import Scorer
-from trainer.backbones import Features
-from trainer.backbones.features import PixelSpec
-from trainer.backbones.weights import weights_folder
-from trainer.config import DEFAULT_BACKBONE, BuildConfig
-from trainer.data.splits import Splits, split
+from trainer.checkpoint import batch_of
+from trainer.config import AUTO, BuildConfig
+from trainer.data.splits import Splits
 from trainer.data.tiles import FrameTiles
+from trainer.devices import check_memory, largest_batch, peak_memory_mb
 from trainer.export import to_onnx
-from trainer.geometry import FrameSurvey, make_geometry, make_tiling, survey
-from trainer.models.method import FeatureRequest, FitData, FitSettings, Method
+from trainer.models.method import FitData, FitSettings
 from trainer.models.registry import find_method
+from trainer.plan import Plan, check_flags, make_plan, valid_areas
+from trainer.processes import Processes
 from trainer.torch_engine import TorchEngine
 
 MAX_FITTED_REFERENCES = 16  # fit frames that stand in for held-out ones where none are held out
-_MEMORY_SHARE = 0.9  # of what is free; the rest is for the network and the system
 _LOG = logging.getLogger("takt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class _Plan:
-    """Everything that is known before the first feature is computed."""
+class _Fitted:
+    """What came of the fit."""
 
-    config: BuildConfig
-    dataset: DataSet
-    splits: Splits
-    method: Method
-    features: Features
-    recipe: Recipe  # without the fit's time and memory
-    members: dict[str, bytes]
-    device: torch.device
+    module: nn.Module
+    training: TrainingRecord | None  # None where it was fitted in one pass
+    seconds: float
 
 
-def fit(config: BuildConfig, root: Path, out: Path, *, checkpoint: Path | None = None, resume: bool = False) -> DataSet:
+def fit(
+    config: BuildConfig,
+    root: Path,
+    out: Path,
+    *,
+    checkpoint: Path | None = None,
+    resume: bool = False,
+    processes: Processes | None = None,
+) -> DataSet:
     """Fit a model and write it as a draft; returns the data set, for who goes on to seal.
 
     Args:
@@ -75,21 +70,23 @@ def fit(config: BuildConfig, root: Path, out: Path, *, checkpoint: Path | None =
         out: the draft.
         checkpoint: where a fit by gradients keeps its state; beside the draft when None.
         resume: go on from there.
+        processes: that share the fit; the first one writes the draft. Alone when None.
 
     Raises:
+        TaktError: another process is gone.
         ConfigError: settings that contradict or cannot be met, memory included.
         DataError: images that cannot be used.
         ExportError: the model cannot be exported.
         BundleError: the draft cannot be written.
     """
-    _check_flags(config, find_method(config.method), resume=resume)
-    check_writable(out)
+    processes = processes or Processes()
+    check_flags(config, find_method(config.method), processes, resume=resume)
+    if processes.leads:
+        check_writable(out)
     torch.manual_seed(config.seed)
-    plan = _plan(config, root)
+    plan = make_plan(config, root, processes)
     start = time.monotonic()
-    areas = _valid_areas(plan.members)
-    validation = _tiles(plan, plan.splits.validation, areas) if plan.splits.validation else None
-    data = FitData(fit=_tiles(plan, plan.splits.fit, areas), validation=validation)
+    areas = valid_areas(plan.members)
     settings = FitSettings(
         seed=config.seed,
         coreset=config.coreset,
@@ -98,135 +95,80 @@ def fit(config: BuildConfig, root: Path, out: Path, *, checkpoint: Path | None =
         checkpoint=checkpoint or out.with_name(f"{out.name}.checkpoint"),
         resume=resume,
         textures=None if config.textures is None else Path(config.textures),
+        processes=processes,
     )
-    _check_memory(plan, plan.method.predict_bytes(plan.features, data, settings))
-    module = plan.method.fit(plan.features, data, settings)
+    plan, batch = _with_batch(plan, areas, settings)
+    data = _data(plan, areas, batch)
+    check_memory(plan.method, plan.features, data, settings)
+    module = _fitted(plan, data, settings)
+    processes.leave()
+    if not processes.leads:
+        return plan.dataset
     seconds = time.monotonic() - start
-    _write(plan, module, areas, seconds, out)
+    _write(plan, _Fitted(module=module, training=settings.history.record(), seconds=seconds), areas, out)
     return plan.dataset
 
 
-def _tiles(plan: _Plan, samples: Sequence[Sample], areas: dict[str, NDArray[np.bool_]]) -> FrameTiles:
-    config, paths = plan.config, [sample.path for sample in samples]
-    return FrameTiles(
-        plan.recipe, paths, valid_areas=areas, batch=config.batch, workers=config.workers, device=plan.device
+def _data(plan: Plan, areas: dict[str, NDArray[np.bool_]], batch: int, images: int | None = None) -> FitData:
+    """The tiles by share; of the first so many images only where that is said."""
+
+    def tiles(samples: Sequence[Sample]) -> FrameTiles:
+        return FrameTiles(
+            plan.recipe,
+            [sample.path for sample in samples][:images],
+            valid_areas=areas,
+            batch=batch,
+            workers=plan.config.workers,
+            device=plan.device,
+            quiet=not plan.leads,
+        )
+
+    return FitData(
+        fit=tiles(plan.splits.fit), validation=tiles(plan.splits.validation) if plan.splits.validation else None
     )
 
 
-_USELESS = {
-    "coreset": "keeps no memory bank",
-    "backbone": "has no backbone",
-    "layers": "has no backbone to take layers of",
-    "weights": "has no backbone to load weights into",
-    "teacher": "has no teacher",
-    "textures": "needs no pictures of other things",
-    "steps": "is fitted in one pass",
-}
+def _with_batch(plan: Plan, areas: dict[str, NDArray[np.bool_]], settings: FitSettings) -> tuple[Plan, int]:
+    """Decide on `--batch auto`, and record what was decided: built again from the record, the bundle is the same."""
+    if plan.config.batch != AUTO:
+        return plan, plan.config.batch
+    if settings.resume and settings.checkpoint is not None:
+        batch = batch_of(settings.checkpoint)
+    else:
+        batch = largest_batch(
+            plan.method, plan.features, lambda batch, images: _data(plan, areas, batch, images), settings
+        )
+    _LOG.info("--batch auto: %d tiles in a batch", batch)
+    config = plan.config.model_copy(update={"batch": batch})
+    provenance = plan.recipe.provenance.model_copy(update={"config": config.model_dump(mode="json")})
+    return replace(plan, config=config, recipe=plan.recipe.model_copy(update={"provenance": provenance})), batch
 
 
-def _check_flags(config: BuildConfig, method: Method, *, resume: bool) -> None:
-    """A flag that does nothing would be believed to do something."""
-    if resume and "steps" not in method.settings:
-        message = f"--resume: {method.name} is fitted in one pass and has nothing to go on with: leave the flag out"
-        raise ConfigError(message)
-    for flag, why in _USELESS.items():
-        if getattr(config, flag) is not None and flag not in method.settings:
-            message = f"--{flag}: the method {method.name} {why}: leave the flag out"
-            raise ConfigError(message)
-    if config.validation is not None and method.validation == 0.0:
-        message = f"--validation: the method {method.name} has no constants to set apart images for: leave the flag out"
-        raise ConfigError(message)
+def _fitted(plan: Plan, data: FitData, settings: FitSettings) -> nn.Module:
+    """The method's module.
+
+    Raises:
+        ConfigError: the GPU's memory does not suffice after all.
+    """
+    try:
+        return plan.method.fit(plan.features, data, settings)
+    except torch.OutOfMemoryError as error:
+        message = f"--method {plan.method.name}: the GPU's memory is full at batches of {data.fit.batch}: give --batch auto, or a smaller one"
+        raise ConfigError(message) from error
 
 
-def _plan(config: BuildConfig, root: Path) -> _Plan:
-    method = find_method(config.method)
-    dataset = open_dataset(root, limit=config.limit, seed=config.seed)
-    if dataset.duplicates:
-        _LOG.warning("%s: %d file(s) left out: the same image stands there twice", root, dataset.duplicates)
-    splits = split(
-        dataset,
-        holdout=config.holdout,
-        validation=method.validation if config.validation is None else config.validation,
-        calibration_split=config.calibration_split,
-        seed=config.seed,
-    )
-    found = survey((*splits.fit, *splits.validation, *splits.calibration))
-    geometry, members = make_geometry(config, found)
-    device = choose_device(config.device)
-    features = method.features(_request(config, found)).to(device)
-    tiling = make_tiling(
-        config,
-        geometry,
-        grid_stride=features.grid_stride,
-        input_stride=features.input_stride,
-        position_bound=method.position_bound,
-        image_score=method.image_score,
-    )
-    recipe = Recipe(
-        product=config.product or dataset.root.stem,
-        takt_version=packages().get("takt-inspect", "unknown"),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        geometry=geometry,
-        tiling=tiling,
-        map_policy=MapPolicySpec(
-            upsampling="bilinear",
-            sigma=method.sigma,
-            smallest_region_px=config.smallest_region,
-            image_score=method.image_score,
-            pooled_cells=method.pooled_cells,
-        ),
-        provenance=ProvenanceSpec(
-            method=method.name,
-            backbone=features.origin.backbone,
-            dataset=dataset.root.name,
-            dataset_fingerprint=dataset.fingerprint,
-            splits=SplitsSpec(
-                fit=_digests(splits.fit),
-                validation=_digests(splits.validation),
-                calibration=_digests(splits.calibration),
-            ),
-            seed=config.seed,
-            packages=packages(),
-            config=config.model_dump(mode="json"),
-            fit_seconds=0.0,
-            peak_memory_mb=0.0,
-        ),
-    )
-    note = {"method": method.note} if method.note else {}
-    members["LICENCES.json"] = json_bytes({"weights": asdict(features.origin), **note})
-    return _Plan(
-        config=config,
-        dataset=dataset,
-        splits=splits,
-        method=method,
-        features=features,
-        recipe=recipe,
-        members=members,
-        device=device,
-    )
-
-
-def _request(config: BuildConfig, found: FrameSurvey) -> FeatureRequest:
-    return FeatureRequest(
-        backbone=config.backbone or DEFAULT_BACKBONE,
-        named=config.backbone is not None,
-        layers=config.layers,
-        weights=config.weights,
-        weights_dir=weights_folder(),
-        teacher=None if config.teacher is None else Path(config.teacher),
-        pixels=PixelSpec(channels=found.pixel_format.channels, bit_depth=found.bit_depth),
-    )
-
-
-def _write(plan: _Plan, module: nn.Module, areas: dict[str, NDArray[np.bool_]], seconds: float, out: Path) -> None:
+def _write(plan: Plan, fitted: _Fitted, areas: dict[str, NDArray[np.bool_]], out: Path) -> None:
+    module, training = fitted.module, fitted.training
     has_image_score = plan.method.image_score is ImageScoreRule.GRAPH
     shape = plan.recipe.graph_shape(image_score=has_image_score)
     scorer = Scorer(plan.recipe, TorchEngine(module, shape, plan.device), valid_areas=areas)
     references, maps = _references(plan.recipe, scorer, _reference_samples(plan.splits, plan.config.seed))
     provenance = plan.recipe.provenance.model_copy(
-        update={"fit_seconds": seconds, "peak_memory_mb": peak_memory_mb(plan.device)}
+        update={"fit_seconds": fitted.seconds, "peak_memory_mb": peak_memory_mb(plan.device)}
     )
     members = plan.members | maps | {"graphs/tile.onnx": to_onnx(module, shape)}
+    if training is not None:
+        members[TRAINING] = dump_training(training)
     fields = {name: getattr(plan.recipe, name) for name in Recipe.model_fields} | {"provenance": provenance}
     draft = DraftManifest(
         format_version=1,
@@ -272,49 +214,3 @@ def _reference_samples(splits: Splits, seed: int) -> list[tuple[Sample, Variant]
     chosen = shuffled(splits.fit, seed)[:MAX_FITTED_REFERENCES]
     borrowed = [(sample, Variant.ORIGINAL) for sample in held_out]
     return [(sample, variant) for sample in chosen for variant in FITTED] + borrowed
-
-
-def _digests(samples: Sequence[Sample]) -> tuple[str, ...]:
-    return tuple(sample.digest for sample in samples)
-
-
-def _valid_areas(members: dict[str, bytes]) -> dict[str, NDArray[np.bool_]]:
-    masks = {name: data for name, data in members.items() if name.startswith("geometry/")}
-    return {name: np.asarray(decode_png(data, name).pixels > 0) for name, data in masks.items()}
-
-
-def _check_memory(plan: _Plan, needed: int) -> None:
-    on_gpu = plan.device.type == "cuda"
-    free = torch.cuda.mem_get_info(plan.device)[0] if on_gpu else psutil.virtual_memory().available
-    if needed > _MEMORY_SHARE * free:
-        message = (
-            f"--method {plan.method.name} needs {needed / 2**30:.1f} GiB for this fit, {free / 2**30:.1f} GiB are free: "
-            "lower --size or --batch, take fewer --layers, lower --fit-memory, or use another method"
-        )
-        raise ConfigError(message)
-
-
-def choose_device(name: str) -> torch.device:
-    """The device of `--device`; a GPU computes in full f32 here, since references must.
-
-    Raises:
-        ConfigError: a GPU is asked for and there is none.
-    """
-    if name == "cuda" and not torch.cuda.is_available():
-        message = "--device cuda: torch sees no GPU here: use --device cpu, or check the driver"
-        raise ConfigError(message)
-    torch.backends.cuda.matmul.allow_tf32 = False  # references must be f32
-    torch.backends.cudnn.allow_tf32 = False
-    return torch.device("cuda" if name == "cuda" or (name == "auto" and torch.cuda.is_available()) else "cpu")
-
-
-def peak_memory_mb(device: torch.device) -> float:
-    """Largest memory of this process so far, the GPU's added."""
-    info = psutil.Process().memory_info()
-    peak = getattr(info, "peak_wset", None)  # Windows
-    if peak is None:
-        import resource  # noqa: PLC0415 - not on Windows
-
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return float((peak + on_gpu) / 2**20)

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_runtime.bundle.store import check_writable
+from edge_runtime.bundle.training import dump_training
 from edge_runtime.commands.arguments import write_bytes
 from edge_runtime.errors import ConfigError
 from trainer.backbones import Features, load_features
@@ -31,6 +32,7 @@ from trainer.models import pdn
 from trainer.models.method import FitSettings, TileBatch
 from trainer.models.patchcore import embed
 from trainer.models.scaling import channel_statistics
+from trainer.processes import Processes
 from trainer.training import Schedule, train
 
 SIDE = 512  # of what the backbone sees; the network sees half
@@ -58,19 +60,23 @@ class TeacherSettings:
     device: str = "cpu"  # as torch calls it
 
 
-def distil(settings: TeacherSettings, images: Path, out: Path, *, resume: bool = False) -> list[float]:
-    """Distil a teacher from a backbone and write it.
+def distil(
+    settings: TeacherSettings, images: Path, out: Path, *, resume: bool = False, processes: Processes | None = None
+) -> list[float]:
+    """Distil a teacher from a backbone and write it, and beside it, as `.training.json`, how the loss went.
 
     Args:
         settings: what, how long and where.
         images: folder of pictures.
         out: a .safetensors file.
         resume: go on from the checkpoint beside `out`.
+        processes: that share the steps; the first one writes. Alone when None.
 
     Returns:
         The loss of every step since this process began.
 
     Raises:
+        TaktError: another process is gone.
         ConfigError: no backbone, pictures or checkpoint; or the file cannot be written.
         DataError: a picture cannot be read, or training broke down.
     """
@@ -80,7 +86,9 @@ def distil(settings: TeacherSettings, images: Path, out: Path, *, resume: bool =
     if settings.weights == RANDOM:
         message = "--weights random: a teacher of random numbers teaches nothing: give the backbone's weights"
         raise ConfigError(message)
-    check_writable(out)
+    processes = processes or Processes()
+    if processes.leads:
+        check_writable(out)
     paths = find_pictures(images, flag="--images")
     device = torch.device(settings.device)
     backbone = load_features(
@@ -104,9 +112,15 @@ def distil(settings: TeacherSettings, images: Path, out: Path, *, resume: bool =
         return (given - wanted).float().square().mean()
 
     schedule = Schedule(steps=settings.steps, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-    fit_settings = FitSettings(seed=settings.seed, checkpoint=out.with_name(f"{out.name}.checkpoint"), resume=resume)
+    fit_settings = FitSettings(
+        seed=settings.seed, checkpoint=out.with_name(f"{out.name}.checkpoint"), resume=resume, processes=processes
+    )
     losses = train(network, Pictures(paths, **sizes, device=device), loss, schedule, fit_settings)
-    write_bytes(out, _file(network, _told(settings, backbone, images, len(paths))))
+    processes.leave()
+    record = fit_settings.history.record()
+    if processes.leads and record is not None:
+        write_bytes(out, _file(network, _told(settings, backbone, images, len(paths))))
+        write_bytes(out.with_suffix(".training.json"), dump_training(record))
     return losses
 
 

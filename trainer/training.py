@@ -1,43 +1,29 @@
-"""Owns the loop of every method that is trained by gradients: steps, schedule, clipping, checkpoints, early stop.
+"""Owns the loop of every method that is trained by gradients: steps, schedule, clipping, early stop, when to save.
 
 A broken-off fit that is resumed gives what an unbroken one gives: the order of the tiles is drawn from seed and epoch,
-all other chance from one generator, and both are in the checkpoint.
+all other chance from one generator a process, and both are in the checkpoint.
 """
 
 import copy
 import hashlib
 import math
-import os
-import pickle
 import time
-import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from edge_runtime.errors import ConfigError, DataError
+from trainer.checkpoint import Checkpoint, Progress, Stateful
+from trainer.history import History
 from trainer.models.method import FitSettings, TileBatch, TrainingTiles
+from trainer.processes import Processes
 
 _SAVE_EVERY_S = 60.0
 _DIVERGED = 1e4  # times the first loss' magnitude: no schedule comes back from up there
-
-# what reading a file that is no checkpoint, or half of one, or of another model, may raise
-_UNREADABLE = (
-    RuntimeError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    EOFError,
-    OSError,
-    pickle.UnpicklingError,
-)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,19 +46,6 @@ class Schedule:
 Loss = Callable[[TileBatch, torch.Generator], Tensor]
 
 
-@dataclass(slots=True)
-class _Progress:
-    """All that a checkpoint holds beside the weights."""
-
-    step: int = 0
-    epoch: int = 0
-    batch: int = 0  # batches of the epoch that are done
-    first_loss: float | None = None
-    best: float = math.inf
-    worse: int = 0
-    best_state: dict[str, Tensor] = field(default_factory=dict)
-
-
 def train(
     model: nn.Module,
     tiles: TrainingTiles,
@@ -89,8 +62,8 @@ def train(
         tiles: good tiles of the fit share.
         loss: of a batch; draws what it draws from the generator given.
         schedule: the method's.
-        settings: seed, steps in place of the schedule's, checkpoint.
-        validate: loss over the validation share's good tiles, for the early stop.
+        settings: seed, steps in place of the schedule's, checkpoint, history, processes.
+        validate: loss over the validation share's good tiles, for the early stop; the first process looks for all.
 
     Returns:
         The loss of every step since this process began.
@@ -98,39 +71,79 @@ def train(
     Raises:
         DataError: the loss is not finite, or diverged.
         ConfigError: the checkpoint belongs to another fit.
+        TaktError: another process of the fit is gone.
     """
-    steps = settings.steps or schedule.steps
+    steps, processes, history = settings.steps or schedule.steps, settings.processes, settings.history
     device = next(model.parameters()).device
-    generator = torch.Generator(device).manual_seed(settings.seed)
+    generator = torch.Generator(device).manual_seed(settings.seed + (processes.rank << 32))
     optimizer, scheduler = _optimizer(model, schedule, steps)
-    progress = _Progress()
-    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
-    identity: dict[str, Any] = {}
-    if settings.checkpoint is not None:
-        identity = {"seed": settings.seed, "steps": steps, "schedule": asdict(schedule), "images": _digest(tiles)}
+    progress = Progress()
+    history.take(History(asked=steps))
+    parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
+    checkpoint = _checkpoint(tiles, schedule, settings, parts, progress)
     if settings.resume:
-        _load(settings.checkpoint, parts, generator, progress, identity)
+        _resume(checkpoint, generator, processes)
+    processes.align(model)
     losses: list[float] = []
     saved_at = time.monotonic()
-    with tqdm(total=steps, initial=progress.step, desc="train", unit="step", leave=False, disable=None) as bar:
+    quiet = None if processes.leads else True  # None: where stderr is no terminal
+    with tqdm(total=steps, initial=progress.step, desc="train", unit="step", leave=False, disable=quiet) as bar:
         for batch in _endless(tiles, settings.seed, progress, steps):
-            value = _step(loss, batch, generator, optimizer, schedule.clip_norm)
+            rate = optimizer.param_groups[0]["lr"]
+            value = _step(model, loss, batch, generator, optimizer, schedule.clip_norm, processes=processes)
             _check(value, progress, schedule)
             scheduler.step()
             losses.append(value)
+            history.add(value, rate)
             bar.update()
             bar.set_postfix(loss=f"{value:.4g}")
             due = schedule.check_every and (progress.step % schedule.check_every == 0 or progress.step == steps)
-            if validate is not None and due and _worse_for_long(model, validate, progress, schedule.patience):
-                break
-            if settings.checkpoint is not None and time.monotonic() - saved_at > _SAVE_EVERY_S:
-                _save(settings.checkpoint, parts, generator, progress, identity)
+            if validate is not None and due:
+                _look(model, validate, progress, history, processes)
+                if progress.worse >= schedule.patience:
+                    break
+            if checkpoint is not None and processes.first(time.monotonic() - saved_at) > _SAVE_EVERY_S:
+                generators = processes.gather(generator.get_state())
+                if processes.leads:
+                    checkpoint.save(generators)
                 saved_at = time.monotonic()
+    history.ended_early = progress.step < steps
     if progress.best_state:
         model.load_state_dict(progress.best_state)
-    if settings.checkpoint is not None:
-        settings.checkpoint.unlink(missing_ok=True)
+    else:
+        history.kept = progress.step
+    if checkpoint is not None and processes.leads:
+        checkpoint.path.unlink(missing_ok=True)
     return losses
+
+
+def _checkpoint(
+    tiles: TrainingTiles, schedule: Schedule, settings: FitSettings, parts: dict[str, Stateful], progress: Progress
+) -> Checkpoint | None:
+    if settings.checkpoint is None:
+        return None
+    return Checkpoint(
+        path=settings.checkpoint,
+        parts=parts,
+        progress=progress,
+        history=settings.history,
+        identity={
+            "seed": settings.seed,
+            "steps": settings.steps or schedule.steps,
+            "batch": tiles.batch,
+            "processes": settings.processes.count,
+            "schedule": asdict(schedule),
+            "images": _digest(tiles),
+        },
+    )
+
+
+def _resume(checkpoint: Checkpoint | None, generator: torch.Generator, processes: Processes) -> None:
+    if checkpoint is None:
+        message = "--resume: this fit has no checkpoint: leave the flag out"
+        raise ConfigError(message)
+    generator.set_state(checkpoint.load()[processes.rank].cpu())
+    processes.least(0)  # nobody goes on, and perhaps ends and removes the file, before all have read it
 
 
 def _optimizer(
@@ -153,7 +166,7 @@ def _digest(tiles: TrainingTiles) -> str:
     return f"{tiles.cells}-{hashlib.sha256(pixels).hexdigest()}"
 
 
-def _endless(tiles: TrainingTiles, seed: int, progress: _Progress, steps: int) -> Iterator[TileBatch]:
+def _endless(tiles: TrainingTiles, seed: int, progress: Progress, steps: int) -> Iterator[TileBatch]:
     """Epoch after epoch, each in an order of its own, from where the progress is."""
     while progress.step < steps:
         before = progress.step
@@ -170,25 +183,42 @@ def _endless(tiles: TrainingTiles, seed: int, progress: _Progress, steps: int) -
 
 
 def _step(
+    model: nn.Module,
     loss: Loss,
     batch: TileBatch,
     generator: torch.Generator,
     optimizer: torch.optim.Optimizer,
     clip_norm: float | None,
+    *,
+    processes: Processes,
 ) -> float:
+    """One step on this process' part of a batch; the loss is that of the whole batch."""
     optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(batch.tiles.device.type, torch.bfloat16, enabled=batch.tiles.device.type == "cuda"):
-        value = loss(batch, generator)
-    value.backward()  # type: ignore[no-untyped-call]
+    part = processes.part(len(batch.tiles))
+    mine = TileBatch(batch.tiles[part], batch.kept[part])
+    found = 0.0
+    if len(mine.tiles):
+        with torch.autocast(batch.tiles.device.type, torch.bfloat16, enabled=batch.tiles.device.type == "cuda"):
+            value = loss(mine, generator)
+        value.backward()  # type: ignore[no-untyped-call]
+        found = float(value.detach())
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    found = processes.average(found, len(mine.tiles), parameters, _statistics(model))
     if clip_norm is not None:
-        nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], clip_norm)
-    found = float(value.detach())
+        nn.utils.clip_grad_norm_(parameters, clip_norm)
     if math.isfinite(found):
         optimizer.step()
     return found
 
 
-def _check(value: float, progress: _Progress, schedule: Schedule) -> None:
+def _statistics(model: nn.Module) -> Iterator[Tensor]:
+    """Running means and variances of batch normalisation that is in training."""
+    for part in model.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d) and part.training:
+            yield from (found for found in (part.running_mean, part.running_var) if found is not None)
+
+
+def _check(value: float, progress: Progress, schedule: Schedule) -> None:
     if progress.first_loss is None and math.isfinite(value):
         progress.first_loss = value
     first = progress.first_loss
@@ -202,68 +232,28 @@ def _check(value: float, progress: _Progress, schedule: Schedule) -> None:
         raise DataError(message)
 
 
-def _worse_for_long(model: nn.Module, validate: Callable[[], float], progress: _Progress, patience: int) -> bool:
-    """Look at the validation share; whether it is time to stop."""
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
-        found = validate()
-    model.train(was_training)
+def _look(
+    model: nn.Module, validate: Callable[[], float], progress: Progress, history: History, processes: Processes
+) -> None:
+    """Look at the validation share, and keep the state where it is the best so far."""
+    found = 0.0
+    if processes.leads:
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            found = validate()
+        model.train(was_training)
+    found = processes.first(found)
     if not math.isfinite(found):
         message = (
             f"training broke down at step {progress.step}: the loss of the validation share is {found:g}: "
             "look for odd images with `takt audit`, or try another --seed"
         )
         raise DataError(message)
-    if found < progress.best:
+    better = found < progress.best
+    history.look(progress.step, found, best=better)
+    if better:
         progress.best, progress.worse = found, 0
         progress.best_state = copy.deepcopy(model.state_dict())
     else:
         progress.worse += 1
-    return progress.worse >= patience
-
-
-def _save(
-    path: Path, parts: dict[str, Any], generator: torch.Generator, progress: _Progress, identity: dict[str, Any]
-) -> None:
-    """Write beside the file and rename: whenever the power fails, the file is the old state or the new one, whole."""
-    state = {name: part.state_dict() for name, part in parts.items()}
-    state["generator"] = generator.get_state()
-    state["progress"] = {name: getattr(progress, name) for name in _Progress.__dataclass_fields__}
-    state["identity"] = identity
-    temporary = path.with_name(f"{path.name}.tmp")
-    with temporary.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-
-
-def _load(
-    path: Path | None, parts: dict[str, Any], generator: torch.Generator, progress: _Progress, identity: dict[str, Any]
-) -> None:
-    if path is None or not path.is_file():
-        message = f"--resume: {path} does not exist: the fit was not broken off, or was to be written elsewhere"
-        raise ConfigError(message)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's, of other kinds of files
-            state = torch.load(path, weights_only=True)
-        found = state["identity"]
-        differing = [name for name, value in identity.items() if found[name] != value]
-        if not differing:
-            for name, part in parts.items():
-                part.load_state_dict(state[name])
-            generator.set_state(state["generator"].cpu())
-            for name in _Progress.__dataclass_fields__:
-                setattr(progress, name, state["progress"][name])
-    except _UNREADABLE as error:
-        message = f"--resume: {path} is not a checkpoint of this fit ({type(error).__name__}): remove it and begin anew"
-        raise ConfigError(message) from error
-    if differing:
-        name = differing[0]
-        message = (
-            f"--resume: {path} is of another fit, of {name} {found[name]} where this one has {identity[name]}: "
-            "give the same settings and images, or remove it and begin anew"
-        )
-        raise ConfigError(message)

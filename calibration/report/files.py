@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from calibration.evaluation import Evaluation, Judged
+from edge_runtime.bundle.training import TrainingRecord
 from edge_runtime.errors import ConfigError
 from edge_runtime.inspector import Inspector
 
@@ -26,13 +27,20 @@ _COLUMNS = (
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that starts so
 
 
-def render(evaluation: Evaluation, inspector: Inspector, *, only_wrong: bool = False) -> str:
+def render(
+    evaluation: Evaluation,
+    inspector: Inspector,
+    *,
+    only_wrong: bool = False,
+    training: TrainingRecord | None = None,
+) -> str:
     """One HTML page that needs no network and no other file.
 
     Args:
         evaluation: what to report.
         inspector: the bundle that was evaluated; the images shown are inspected again for their heatmaps.
         only_wrong: show escapes and false rejects, but no images that were judged rightly.
+        training: how the bundle's model was trained; None where it was fitted in one pass.
 
     Raises:
         ConfigError: the packages that draw the report are not installed.
@@ -44,10 +52,17 @@ def render(evaluation: Evaluation, inspector: Inspector, *, only_wrong: bool = F
             raise
         message = f"the report needs {error.name}, which is not installed: pip install 'takt-inspect[calibration]'"
         raise ConfigError(message) from error
-    return page(evaluation, inspector, only_wrong=only_wrong)
+    return page(evaluation, inspector, only_wrong=only_wrong, training=training)
 
 
-def write_report(evaluation: Evaluation, inspector: Inspector, folder: Path, *, only_wrong: bool = False) -> Path:
+def write_report(
+    evaluation: Evaluation,
+    inspector: Inspector,
+    folder: Path,
+    *,
+    only_wrong: bool = False,
+    training: TrainingRecord | None = None,
+) -> Path:
     """Write `index.html` and `images.csv` (one row an image) into a folder, made where it is missing.
 
     Both are written beside their place and then renamed: a failure leaves the files of an earlier report as they were.
@@ -62,7 +77,7 @@ def write_report(evaluation: Evaluation, inspector: Inspector, folder: Path, *, 
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _unwritable(folder, error) from error
-    text = render(evaluation, inspector, only_wrong=only_wrong)
+    text = render(evaluation, inspector, only_wrong=only_wrong, training=training)
     index = folder / "index.html"
     _write({folder / "images.csv": table(evaluation), index: text}, folder)
     return index

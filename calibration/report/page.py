@@ -8,8 +8,9 @@ from calibration.evaluation import Evaluation
 from calibration.report import summary
 from calibration.report.gallery import Gallery, galleries
 from calibration.report.pictures import ColourBar, colour_bar
-from calibration.report.plots import Plot, plots
+from calibration.report.plots import Plot, loss_curve, plots
 from calibration.report.wording import RateLine, number, readable
+from edge_runtime.bundle.training import TrainingRecord
 from edge_runtime.decision import Verdict
 from edge_runtime.inspector import Inspector
 
@@ -41,6 +42,7 @@ class View:
     thresholds: tuple[summary.ThresholdRow, ...]
     figures: tuple[summary.Fact, ...]
     plots: tuple[Plot, ...]
+    loss: Plot | None  # None where the model was fitted in one pass
     parity: tuple[summary.Fact, ...]
     near_threshold: tuple[str, ...]
     colours: ColourBar
@@ -49,7 +51,9 @@ class View:
     images: tuple[ImageRow, ...]
 
 
-def page(evaluation: Evaluation, inspector: Inspector, *, only_wrong: bool) -> str:
+def page(
+    evaluation: Evaluation, inspector: Inspector, *, only_wrong: bool, training: TrainingRecord | None = None
+) -> str:
     """The HTML of a report; see `calibration.report.render`."""
     environment = Environment(
         loader=PackageLoader("calibration.report"),
@@ -58,13 +62,15 @@ def page(evaluation: Evaluation, inspector: Inspector, *, only_wrong: bool) -> s
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filled = view(evaluation, inspector, only_wrong=only_wrong)
+    filled = view(evaluation, inspector, only_wrong=only_wrong, training=training)
     return environment.get_template("report.html.j2").render(
         view=filled, verdict_names=[str(verdict) for verdict in Verdict]
     )
 
 
-def view(evaluation: Evaluation, inspector: Inspector, *, only_wrong: bool) -> View:
+def view(
+    evaluation: Evaluation, inspector: Inspector, *, only_wrong: bool, training: TrainingRecord | None = None
+) -> View:
     """Put the parts of the page together."""
     return View(
         product=inspector.scorer.recipe.product,
@@ -76,6 +82,7 @@ def view(evaluation: Evaluation, inspector: Inspector, *, only_wrong: bool) -> V
         thresholds=summary.threshold_rows(evaluation, inspector),
         figures=summary.figures(evaluation),
         plots=plots(evaluation, inspector),
+        loss=None if training is None else loss_curve(training),
         parity=summary.parity(inspector),
         near_threshold=tuple(map(readable, inspector.artefact.parity.near_threshold)),
         colours=colour_bar(inspector.artefact),

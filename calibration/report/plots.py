@@ -1,4 +1,4 @@
-"""Owns the plots of the report: scores against the threshold, ROC curve, precision against recall."""
+"""Owns the plots of the report: scores against the threshold, ROC curve, precision against recall, loss of the training."""
 
 import io
 from collections.abc import Iterator
@@ -17,6 +17,7 @@ from calibration.evaluation import Evaluation
 from calibration.metrics import Curve
 from calibration.report.pictures import data_address
 from calibration.samples import Label
+from edge_runtime.bundle.training import TrainingRecord
 from edge_runtime.inspector import Inspector
 from edge_runtime.normalise import MARK
 
@@ -196,3 +197,20 @@ def _operating_point(axes: Axes, point: tuple[float, float]) -> None:
     axes.set_xlim(0, 1)
     axes.set_ylim(0, 1.02)
     axes.legend(loc="lower right")
+
+
+def loss_curve(record: TrainingRecord) -> Plot:
+    """The loss by step, that of the validation share, and the step whose state was kept."""
+    svg = io.BytesIO()
+    with _drawing(11.6, 3.5, svg) as axes:
+        axes.plot(record.step, record.loss, color=_GOOD, linewidth=1.6, label="loss on the fit share")
+        if record.validation_step:
+            look: dict[str, Any] = {"marker": "o", "markersize": 4, "color": _DEFECTIVE, "linewidth": 1.2}
+            axes.plot(record.validation_step, record.validation_loss, label="on the validation share", **look)
+            axes.axvline(record.kept_step, color=_INK, linestyle="--", label=f"state kept: step {record.kept_step}")
+        axes.set_title("Loss by step" + (" (ended early)" if record.ended_early else ""))
+        axes.set_xlabel("step")
+        axes.set_ylabel("loss")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return _plot(svg, f"Loss by step: {record.in_words()}")

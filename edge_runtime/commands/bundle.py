@@ -9,6 +9,7 @@ from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import load
 from edge_runtime.bundle.manifest import Manifest
 from edge_runtime.bundle.store import MANIFEST, read_manifest
+from edge_runtime.bundle.training import TrainingRecord, read_training
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, write_bytes
 from edge_runtime.errors import ConfigError
@@ -44,11 +45,11 @@ def _show(path: Path, report: Path | None, *, as_json: bool) -> int:
         if as_json:
             sys.stdout.write(archive.read(MANIFEST).decode())
         else:
-            sys.stdout.write("\n".join(_lines(manifest)) + "\n")
+            sys.stdout.write("\n".join(_lines(manifest, read_training(archive))) + "\n")
     return 0
 
 
-def _lines(manifest: Manifest) -> list[str]:
+def _lines(manifest: Manifest, training: TrainingRecord | None) -> list[str]:
     geometry, tiling, origin = manifest.geometry, manifest.tiling, manifest.provenance
     lines = [
         f"product      {manifest.product}",
@@ -58,6 +59,8 @@ def _lines(manifest: Manifest) -> list[str]:
         f"frames       {geometry.frame.size} {geometry.pixel_format}, {geometry.bit_depth} bits",
         f"tiling       core {tiling.core.size}, halo {tiling.halo}, stride {tiling.stride}",
     ]
+    if training is not None:
+        lines.insert(3, f"training     {training.in_words()}")
     lines += [
         f"region       {region.name}: {region.crop.size} scaled to {region.plane.size}" for region in geometry.regions
     ]

@@ -36,6 +36,11 @@ class Tiles:
             yield TileBatch(part, torch.ones(len(part), 1, 1, dtype=torch.bool))
 
     @property
+    def batch(self) -> int:
+        """Two."""
+        return 2
+
+    @property
     def count(self) -> int:
         """How many tiles."""
         return len(self.pixels)

@@ -48,6 +48,11 @@ class Pictures:
         return self._batches(paths)
 
     @property
+    def batch(self) -> int:
+        """How many pictures a batch has, but perhaps the last one."""
+        return self._batch
+
+    @property
     def count(self) -> int:
         """How many pictures there are."""
         return len(self._paths)

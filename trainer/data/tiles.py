@@ -37,6 +37,7 @@ class FrameTiles:
         batch: int,
         workers: int,
         device: torch.device,
+        quiet: bool = False,
     ) -> None:
         """Lay out the tiles of all regions.
 
@@ -47,12 +48,14 @@ class FrameTiles:
             batch: tiles in a batch.
             workers: threads that read ahead; 0 reads in the caller's.
             device: where batches go.
+            quiet: show no progress.
         """
         self._recipe = recipe
         self._paths = paths
         self._batch = batch
         self._workers = workers
         self._device = device
+        self._quiet = True if quiet else None  # None: where stderr is no terminal
         frame = recipe.geometry.frame.size
         self._regions: list[tuple[Region, TilePlan]] = [
             (make_region(spec, frame, valid_areas), make_plan(recipe, spec)) for spec in recipe.geometry.regions
@@ -80,7 +83,7 @@ class FrameTiles:
     def __iter__(self) -> Iterator[TileBatch]:
         """Batches in the order of the files; tiles of which no cell counts are left out."""
         tiles = self._tiles(self._paths, keep=False)
-        yield from self._batches(tqdm(tiles, total=self.count, desc="fit", unit="", leave=False, disable=None))
+        yield from self._batches(tqdm(tiles, total=self.count, desc="fit", unit="", leave=False, disable=self._quiet))
 
     def shuffled(self, seed: int) -> Iterator[TileBatch]:
         """Batches in an order drawn from the seed: of the frames, and of the tiles of frames that follow each other."""
@@ -88,6 +91,11 @@ class FrameTiles:
         paths = list(self._paths)
         draw.shuffle(paths)
         yield from self._batches(_stirred(self._tiles(paths, keep=True), draw, 16 * self._batch))
+
+    @property
+    def batch(self) -> int:
+        """How many tiles a batch has, but perhaps the last one."""
+        return self._batch
 
     @property
     def count(self) -> int:

@@ -104,7 +104,7 @@ def _takt_build(out: Path, bundle: Path, backbone: str, seed: int) -> None:
     flags = {"method": _METHOD, "backbone": backbone, "product": "flange", "seed": seed}
     sealed = build(make_config(flags, None), out / "flange", bundle)
     if sealed.evaluation is not None:
-        write_report(sealed.evaluation, sealed.inspector, folder(str(out / "report")), only_wrong=False)
+        write_report(sealed.evaluation, sealed.inspector, folder(str(out / "report")), bundle=bundle, only_wrong=False)
 
 
 def _run(out: Path, bundle: Path) -> dict[str, str]:

@@ -21,17 +21,9 @@ from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.errors import DataError
 from trainer.backbones import Features
 from trainer.models.flows import AffineCoupling, Flow, Permutation, changed_channels, negative_log_likelihood
-from trainer.models.frozen import (
-    FeatureCache,
-    Standardise,
-    kept_at,
-    standardise,
-    to_grid,
-    training_bytes,
-    validation_loss,
-)
-from trainer.models.method import FeatureRequest, FitData, FitSettings, TileBatch, TrainingTiles, backbone_features
-from trainer.training import Schedule, train
+from trainer.models.frozen import OnFeatures, Standardise, kept_at, to_grid, train_on_features, training_bytes
+from trainer.models.method import FeatureRequest, FitData, FitSettings, TrainingTiles, backbone_features
+from trainer.training import Schedule
 
 PLACE_CHANNELS = 128
 COUPLINGS = 8
@@ -160,23 +152,17 @@ class CFlowMethod:
         if data.validation is None:
             message = "CFLOW needs good images of its own for the constants in its graph: give a validation share"
             raise DataError(message)
-        device = features.mean.device
-        cache = FeatureCache(features, settings.buffer_bytes)
-        standard = standardise(cache, data.fit)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            flows = make_flows(features.channels).to(device)
+        trained = train_on_features(features, data, settings, SCHEDULE, lambda: make_flows(features.channels), _loss)
+        return CFlow(features, trained.standard, trained.model, _maxima(trained, data.validation))
 
-        def loss(batch: TileBatch, generator: torch.Generator) -> Tensor:
-            layers = standard(cache.maps(batch.tiles))
-            parts = []
-            for flow, layer in zip(flows, layers, strict=True):
-                patches, places = _drawn(layer, kept_at(batch.kept, layer), generator)
-                parts.append(-functional.logsigmoid(log_likelihood(flow, patches, places)).mean())
-            return torch.stack(parts).sum()
 
-        train(flows, data.fit, loss, SCHEDULE, settings, validate=validation_loss(data, loss, device))
-        return CFlow(features, standard, flows, _maxima(flows, standard, cache, data.validation))
+def _loss(flows: nn.ModuleList, layers: list[Tensor], kept: Tensor, generator: torch.Generator) -> Tensor:
+    """The sum over layers of the mean of what drawn patches' likelihoods fall short of certainty."""
+    parts = []
+    for flow, layer in zip(flows, layers, strict=True):
+        patches, places = _drawn(layer, kept_at(kept, layer), generator)
+        parts.append(-functional.logsigmoid(log_likelihood(flow, patches, places)).mean())
+    return torch.stack(parts).sum()
 
 
 def _drawn(layer: Tensor, kept: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -189,7 +175,7 @@ def _drawn(layer: Tensor, kept: Tensor, generator: torch.Generator) -> tuple[Ten
     return patches, places[chosen % len(places)]
 
 
-def _maxima(flows: nn.ModuleList, standard: Standardise, cache: FeatureCache, tiles: TrainingTiles) -> Tensor:
+def _maxima(trained: OnFeatures[nn.ModuleList], tiles: TrainingTiles) -> Tensor:
     """(layers,): the largest log-likelihood of each over cells that count.
 
     Raises:
@@ -198,7 +184,7 @@ def _maxima(flows: nn.ModuleList, standard: Standardise, cache: FeatureCache, ti
     found: list[Tensor] = []
     with torch.no_grad():
         for batch in tiles:
-            maps = log_likelihood_maps(flows, standard(cache.maps(batch.tiles)))
+            maps = log_likelihood_maps(trained.model, trained.layers(batch.tiles))
             kept = [kept_at(batch.kept, part.unsqueeze(1)) for part in maps]
             found.append(torch.stack([part[mask].max() for part, mask in zip(maps, kept, strict=True)]))
     if not found:

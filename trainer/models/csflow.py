@@ -22,17 +22,9 @@ from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.errors import ConfigError
 from trainer.backbones import Features
 from trainer.models.flows import AffineCoupling, Flow, Permutation, changed_channels, negative_log_likelihood
-from trainer.models.frozen import (
-    FeatureCache,
-    Standardise,
-    kept_at,
-    standardise,
-    to_grid,
-    training_bytes,
-    validation_loss,
-)
-from trainer.models.method import FeatureRequest, FitData, FitSettings, TileBatch, backbone_features
-from trainer.training import Schedule, train
+from trainer.models.frozen import Standardise, kept_at, to_grid, train_on_features, training_bytes
+from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
+from trainer.training import Schedule
 
 PAPER_BACKBONES = ("tf_efficientnet_b5.in1k", "tf_efficientnet_b5.aa_in1k", "tf_efficientnet_b5.ns_jft_in1k")
 PAPER_LAYER = ("blocks_6",)
@@ -171,26 +163,21 @@ class CSFlowMethod:
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> CSFlow:
         """Raise the likelihood of good tiles."""
-        device = features.mean.device
-        cache = FeatureCache(features, settings.buffer_bytes)
-        standard = standardise(cache, data.fit)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            flow = make_flow(features.channels[0]).to(device)
+        channels = features.channels[0]
+        trained = train_on_features(features, data, settings, SCHEDULE, lambda: make_flow(channels), _loss)
+        return CSFlow(features, trained.standard, trained.model)
 
-        def loss(batch: TileBatch, generator: torch.Generator) -> Tensor:  # noqa: ARG001 - nothing is drawn
-            layers = standard(cache.maps(batch.tiles))
-            latent, log_determinants = flow(layers)
-            kept = [kept_at(batch.kept, layer) for layer in layers]
-            found = [
-                (negative_log_likelihood(part, determinant) * mask).sum()
-                for part, determinant, mask in zip(latent, log_determinants, kept, strict=True)
-            ]
-            cells = torch.stack([mask.sum() for mask in kept]).sum()
-            return torch.stack(found).sum() / (cells * features.channels[0])
 
-        train(flow, data.fit, loss, SCHEDULE, settings, validate=validation_loss(data, loss, device))
-        return CSFlow(features, standard, flow)
+def _loss(flow: Flow, layers: list[Tensor], kept: Tensor, _: torch.Generator) -> Tensor:
+    """The mean negative log-likelihood of a channel of a cell, over all scales."""
+    latent, log_determinants = flow(layers)
+    masks = [kept_at(kept, layer) for layer in layers]
+    found = [
+        (negative_log_likelihood(part, determinant) * mask).sum()
+        for part, determinant, mask in zip(latent, log_determinants, masks, strict=True)
+    ]
+    cells = torch.stack([mask.sum() for mask in masks]).sum()
+    return torch.stack(found).sum() / (cells * layers[0].shape[1])
 
 
 def _paper_backbone(weights_dir: Path | None) -> str | None:

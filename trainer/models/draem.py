@@ -85,7 +85,7 @@ class DRAEMMethod:
         """Weights, slopes and moments, and what a step over one batch keeps for the way back."""
         networks = _networks("meta")
         weights = sum(values.numel() for network in networks for values in network.state_dict().values())
-        batch = max((len(batch.tiles) for batch in _first(data)), default=1)
+        batch = min(data.fit.batch, data.fit.count)
         height, width = data.fit.grid
         kept = _KEPT_PER_WIDTH * (RECONSTRUCTION_WIDTH + DISCRIMINATION_WIDTH)
         return int(4 * (4 * weights + batch * height * width * kept))
@@ -181,9 +181,3 @@ def turned(images: Tensor, kept: Tensor, generator: torch.Generator) -> tuple[Te
 def _networks(device: str) -> tuple[nn.Module, nn.Module]:
     with torch.device(device):
         return unet.Reconstruction(RECONSTRUCTION_WIDTH), unet.Discrimination(DISCRIMINATION_WIDTH)
-
-
-def _first(data: FitData) -> list[TileBatch]:
-    for batch in data.fit:
-        return [batch]
-    return []

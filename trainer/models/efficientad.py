@@ -14,7 +14,7 @@ thousandth of the upper one, they are taken to lie so far apart: a constant map 
 or have a halo, there is no autoencoder: it would see a part and not the whole, and its field has no end that a halo could cover.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -127,7 +127,7 @@ class EfficientADMethod:
         with torch.device("meta"):
             networks = (pdn.PDN(self.size, 2 * pdn.OUTPUTS), *_autoencoders(data.fit))
         weights = sum(values.numel() for network in networks for values in network.state_dict().values())
-        batch = max((len(batch.tiles) for batch in _first(data.fit)), default=1)
+        batch = min(data.fit.batch, data.fit.count)
         return int(4 * (4 * weights + batch * height * width * _KEPT_PER_PIXEL[self.size]))
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> EfficientAD:
@@ -224,9 +224,3 @@ def _autoencoders(tiles: TrainingTiles) -> Iterator[AutoEncoder]:
         raise ConfigError(message)
     if tiles.whole:
         yield AutoEncoder(height, width, outputs=pdn.OUTPUTS, stride=pdn.STRIDE)
-
-
-def _first(tiles: TrainingTiles) -> Sequence[TileBatch]:
-    for batch in tiles:
-        return [batch]
-    return []

@@ -17,18 +17,9 @@ from torch import Tensor, nn
 from edge_runtime.bundle.manifest import ImageScoreRule
 from trainer.backbones import Features
 from trainer.models.flows import AffineCoupling, Flow, Permutation, changed_channels, negative_log_likelihood
-from trainer.models.frozen import (
-    FeatureCache,
-    Standardise,
-    kept_at,
-    mean_over,
-    standardise,
-    to_grid,
-    training_bytes,
-    validation_loss,
-)
-from trainer.models.method import FeatureRequest, FitData, FitSettings, TileBatch, backbone_features
-from trainer.training import Schedule, train
+from trainer.models.frozen import Standardise, kept_at, mean_over, to_grid, train_on_features, training_bytes
+from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
+from trainer.training import Schedule
 
 STEPS_OF_FLOW = 8
 CLAMP = 2.0
@@ -125,21 +116,15 @@ class FastFlowMethod:
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> FastFlow:
         """Raise the likelihood of good patches."""
-        device = features.mean.device
-        cache = FeatureCache(features, settings.buffer_bytes)
-        standard = standardise(cache, data.fit)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(settings.seed)
-            flows = make_flows(features.channels).to(device)
+        trained = train_on_features(features, data, settings, SCHEDULE, lambda: make_flows(features.channels), _loss)
+        return FastFlow(features, trained.standard, trained.model)
 
-        def loss(batch: TileBatch, generator: torch.Generator) -> Tensor:  # noqa: ARG001 - nothing is drawn
-            layers = standard(cache.maps(batch.tiles))
-            parts = []
-            for flow, layer in zip(flows, layers, strict=True):
-                latent, log_determinant = flow([layer])
-                found = negative_log_likelihood(latent[0], log_determinant[0])
-                parts.append(mean_over(found, kept_at(batch.kept, layer)))
-            return torch.stack(parts).sum()
 
-        train(flows, data.fit, loss, SCHEDULE, settings, validate=validation_loss(data, loss, device))
-        return FastFlow(features, standard, flows)
+def _loss(flows: nn.ModuleList, layers: list[Tensor], kept: Tensor, _: torch.Generator) -> Tensor:
+    """The sum over layers of the mean negative log-likelihood of a cell."""
+    parts = []
+    for flow, layer in zip(flows, layers, strict=True):
+        latent, log_determinant = flow([layer])
+        found = negative_log_likelihood(latent[0], log_determinant[0])
+        parts.append(mean_over(found, kept_at(kept, layer)))
+    return torch.stack(parts).sum()

@@ -1,8 +1,9 @@
-"""Owns what methods share that train on a frozen network's features: their cache, their spread, masks for each grid."""
+"""Owns what methods share that train on a frozen network's features: their cache, spread, masks for each grid, the fit itself."""
 
 import hashlib
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 import torch
 from numpy.typing import NDArray
@@ -12,9 +13,12 @@ from torch.nn import functional
 from edge_runtime.errors import DataError
 from trainer.backbones import Features
 from trainer.models.method import FitData, FitSettings, TileBatch, check_varies, with_contrast
+from trainer.training import Schedule, train
 
 _QUIET = 0.1  # of a layer's typical deviation: quieter channels are not raised further
 _OPTIMISER_COPIES = 4  # of each parameter: itself, its gradient, Adam's two averages
+
+_Model = TypeVar("_Model", bound=nn.Module)
 
 
 class FeatureCache:
@@ -144,24 +148,65 @@ def training_bytes(features: Features, data: FitData, settings: FitSettings, mod
     of_tile = 4 * sum(count * channels for count, channels in zip(cells, features.channels, strict=True))
     shares = [share for share in (data.fit, data.validation) if share is not None]
     tiles = sum(share.count for share in shares)
-    batch = next((len(batch.tiles) for batch in data.fit), 1)
+    batch = min(data.fit.batch, data.fit.count)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     cached = min(tiles * of_tile, settings.buffer_bytes)
     return cached + buffers + 4 * (_OPTIMISER_COPIES * parameters + batch * height * breadth * width)
 
 
-def validation_loss(
-    data: FitData, loss: Callable[[TileBatch, torch.Generator], Tensor], device: torch.device
-) -> Callable[[], float] | None:
-    """The mean loss over the validation share's batches, with the same draws at every look; None without a share."""
-    share = data.validation
-    if share is None:
-        return None
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnFeatures(Generic[_Model]):
+    """A model that was trained on standardised features, with what made them."""
 
-    def validate() -> float:
+    model: _Model
+    standard: Standardise
+    cache: FeatureCache
+
+    def layers(self, tiles: Tensor) -> list[Tensor]:
+        """(B, H, W, C) integers -> [(B, D_i, h_i, w_i)] as the model takes them."""
+        found: list[Tensor] = self.standard(self.cache.maps(tiles))
+        return found
+
+
+def train_on_features(
+    features: Features,
+    data: FitData,
+    settings: FitSettings,
+    schedule: Schedule,
+    make: Callable[[], _Model],
+    loss: Callable[[_Model, list[Tensor], Tensor, torch.Generator], Tensor],
+) -> OnFeatures[_Model]:
+    """Train a model on the standardised features of good tiles, with an early stop on the validation share.
+
+    Args:
+        features: the frozen network.
+        data: the shares.
+        settings: the cache's bound, and what `train` takes.
+        schedule: the method's.
+        make: the model, drawn from torch's generator.
+        loss: of the model, standardised layers [(B, D_i, h_i, w_i)], cells that count (B, h, w) at the finest grid, and
+            the generator of all chance.
+
+    Raises:
+        DataError: the images do not vary, or training broke down.
+    """
+    device = features.mean.device
+    cache = FeatureCache(features, settings.buffer_bytes)
+    standard = standardise(cache, data.fit)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = make().to(device)
+    trained = OnFeatures(model=model, standard=standard, cache=cache)
+
+    def of_batch(batch: TileBatch, generator: torch.Generator) -> Tensor:
+        return loss(model, trained.layers(batch.tiles), batch.kept, generator)
+
+    def of_share() -> float:
+        """The mean loss over the validation share's batches, with the same draws at every look."""
         generator = torch.Generator(device).manual_seed(0)
-        found = [(float(loss(batch, generator)), len(batch.tiles)) for batch in share]
+        found = [(float(of_batch(batch, generator)), len(batch.tiles)) for batch in data.validation or ()]
         return sum(value * tiles for value, tiles in found) / sum(tiles for _, tiles in found)
 
-    return validate
+    train(model, data.fit, of_batch, schedule, settings, validate=None if data.validation is None else of_share)
+    return trained

@@ -27,6 +27,7 @@ from trainer.models.method import (
     FeatureRequest,
     FitData,
     FitSettings,
+    TileBatch,
     TrainingTiles,
     backbone_features,
     with_contrast,
@@ -169,10 +170,15 @@ class LUNARMethod:
                 patches, _ = draw(features, data.validation, _TRAINED, settings.seed)
                 held_out = labelled(index, index.place(patches), None, generator)
         network = DistanceNetwork(NEIGHBOURS, settings.seed).to(device)
+
+        def loss(batch: TileBatch, _: torch.Generator) -> Tensor:
+            # a sum, of which a process that sees some of the rows gives their share: gradients are averaged by rows
+            return LabelledDistances(batch.tiles, batch.kept).loss(network) * (good.batch / len(batch.tiles))
+
         train(
             network,
             good,
-            lambda batch, _: LabelledDistances(batch.tiles, batch.kept).loss(network),
+            loss,
             _SCHEDULE,
             settings,
             validate=None if held_out is None else lambda: float(held_out.loss(network)),

@@ -96,6 +96,11 @@ class LabelledDistances:
         return iter(self)
 
     @property
+    def batch(self) -> int:
+        """All rows."""
+        return len(self.distances)
+
+    @property
     def count(self) -> int:
         """Rows."""
         return len(self.distances)

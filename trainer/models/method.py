@@ -1,7 +1,7 @@
 """Owns what a method is to the rest of the trainer."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,8 @@ from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.errors import DataError
 from trainer.backbones import Features, load_features
 from trainer.backbones.features import PixelSpec
+from trainer.history import History
+from trainer.processes import Processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,10 @@ class TrainingTiles(Protocol):
 
     def shuffled(self, seed: int) -> Iterator[TileBatch]:
         """The same tiles in batches of an order that is drawn from the seed."""
+
+    @property
+    def batch(self) -> int:
+        """How many tiles a batch has, but perhaps the last one."""
 
     @property
     def count(self) -> int:
@@ -63,6 +69,8 @@ class FitSettings:
     checkpoint: Path | None = None  # where a fit by gradients keeps its state
     resume: bool = False  # go on from the checkpoint
     textures: Path | None = None  # folder of pictures that synthetic anomalies are made of; procedural when None
+    history: History = field(default_factory=History)  # written by a fit by gradients
+    processes: Processes = field(default_factory=Processes)  # that share a fit by gradients
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edge_runtime.bundle.training import parse_training
 from edge_runtime.errors import ConfigError
 from trainer import teacher, training
 from trainer.backbones import load_features
@@ -55,6 +56,8 @@ def test_a_teacher_learns_is_written_and_can_be_loaded(
     assert "distilled in 60 steps from gabor" in features.origin.note
     assert features.origin.licence.startswith("Takt's own")
     assert not list(tmp_path.glob("*.checkpoint"))
+    record = parse_training((tmp_path / "pdn_small.training.json").read_bytes(), "pdn_small")
+    assert list(record.loss) == losses
 
 
 def test_a_distillation_that_was_broken_off_and_resumed_gives_the_same_teacher(
@@ -80,6 +83,8 @@ def test_a_distillation_that_was_broken_off_and_resumed_gives_the_same_teacher(
 
     assert len(losses) == 2
     assert broken.read_bytes() == whole.read_bytes()
+    told, expected = (path.with_suffix(".training.json").read_bytes() for path in (broken, whole))
+    assert told == expected
 
 
 def test_the_target_is_patchcores_description_brought_to_384_channels() -> None:

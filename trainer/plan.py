@@ -1,0 +1,174 @@
+"""Owns what is decided before the first feature is computed: method, shares, geometry, tiling, device."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from calibration.layouts import open_dataset
+from calibration.samples import DataSet, Sample
+from edge_runtime.bundle.manifest import MapPolicySpec, ProvenanceSpec, Recipe, SplitsSpec, packages
+from edge_runtime.bundle.store import json_bytes
+from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.frames import decode_png
+from trainer.backbones import Features
+from trainer.backbones.features import PixelSpec
+from trainer.backbones.weights import weights_folder
+from trainer.config import DEFAULT_BACKBONE, BuildConfig
+from trainer.data.splits import Splits, split
+from trainer.devices import choose_device
+from trainer.geometry import FrameSurvey, make_geometry, make_tiling, survey
+from trainer.models.method import FeatureRequest, Method
+from trainer.models.registry import find_method
+from trainer.processes import Processes
+
+_LOG = logging.getLogger("takt")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Everything that is known before the first feature is computed."""
+
+    config: BuildConfig
+    dataset: DataSet
+    splits: Splits
+    method: Method
+    features: Features
+    recipe: Recipe  # without the fit's time and memory
+    members: dict[str, bytes]
+    device: torch.device
+    leads: bool  # whether this process is the one that shows and writes
+
+
+_USELESS = {
+    "coreset": "keeps no memory bank",
+    "backbone": "has no backbone",
+    "layers": "has no backbone to take layers of",
+    "weights": "has no backbone to load weights into",
+    "teacher": "has no teacher",
+    "textures": "needs no pictures of other things",
+    "steps": "is fitted in one pass",
+}
+
+
+def check_flags(config: BuildConfig, method: Method, processes: Processes, *, resume: bool) -> None:
+    """A flag that does nothing would be believed to do something.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if resume and "steps" not in method.settings:
+        message = f"--resume: {method.name} is fitted in one pass and has nothing to go on with: leave the flag out"
+        raise ConfigError(message)
+    if processes.count > 1 and "steps" not in method.settings:
+        message = f"--method {method.name} is fitted in one pass, which several processes cannot share: start it without torchrun"
+        raise ConfigError(message)
+    for flag, why in _USELESS.items():
+        if getattr(config, flag) is not None and flag not in method.settings:
+            message = f"--{flag}: the method {method.name} {why}: leave the flag out"
+            raise ConfigError(message)
+    if config.validation is not None and method.validation == 0.0:
+        message = f"--validation: the method {method.name} has no constants to set apart images for: leave the flag out"
+        raise ConfigError(message)
+
+
+def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
+    """Look at the data set and decide.
+
+    Raises:
+        ConfigError: settings that contradict or cannot be met.
+        DataError: images that cannot be used.
+    """
+    method = find_method(config.method)
+    dataset = open_dataset(root, limit=config.limit, seed=config.seed)
+    if dataset.duplicates:
+        _LOG.warning("%s: %d file(s) left out: the same image stands there twice", root, dataset.duplicates)
+    splits = split(
+        dataset,
+        holdout=config.holdout,
+        validation=method.validation if config.validation is None else config.validation,
+        calibration_split=config.calibration_split,
+        seed=config.seed,
+    )
+    found = survey((*splits.fit, *splits.validation, *splits.calibration))
+    geometry, members = make_geometry(config, found)
+    device = choose_device(config.device, processes)
+    features = method.features(_request(config, found)).to(device)
+    tiling = make_tiling(
+        config,
+        geometry,
+        grid_stride=features.grid_stride,
+        input_stride=features.input_stride,
+        position_bound=method.position_bound,
+        image_score=method.image_score,
+    )
+    recipe = Recipe(
+        product=config.product or dataset.root.stem,
+        takt_version=packages().get("takt-inspect", "unknown"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        geometry=geometry,
+        tiling=tiling,
+        map_policy=MapPolicySpec(
+            upsampling="bilinear",
+            sigma=method.sigma,
+            smallest_region_px=config.smallest_region,
+            image_score=method.image_score,
+            pooled_cells=method.pooled_cells,
+        ),
+        provenance=ProvenanceSpec(
+            method=method.name,
+            backbone=features.origin.backbone,
+            dataset=dataset.root.name,
+            dataset_fingerprint=dataset.fingerprint,
+            splits=SplitsSpec(
+                fit=_digests(splits.fit),
+                validation=_digests(splits.validation),
+                calibration=_digests(splits.calibration),
+            ),
+            seed=config.seed,
+            packages=packages(),
+            config=config.model_dump(mode="json"),
+            fit_seconds=0.0,
+            peak_memory_mb=0.0,
+        ),
+    )
+    note = {"method": method.note} if method.note else {}
+    members["LICENCES.json"] = json_bytes({"weights": asdict(features.origin), **note})
+    return Plan(
+        config=config,
+        dataset=dataset,
+        splits=splits,
+        method=method,
+        features=features,
+        recipe=recipe,
+        members=members,
+        device=device,
+        leads=processes.leads,
+    )
+
+
+def _request(config: BuildConfig, found: FrameSurvey) -> FeatureRequest:
+    return FeatureRequest(
+        backbone=config.backbone or DEFAULT_BACKBONE,
+        named=config.backbone is not None,
+        layers=config.layers,
+        weights=config.weights,
+        weights_dir=weights_folder(),
+        teacher=None if config.teacher is None else Path(config.teacher),
+        pixels=PixelSpec(channels=found.pixel_format.channels, bit_depth=found.bit_depth),
+    )
+
+
+def _digests(samples: Sequence[Sample]) -> tuple[str, ...]:
+    return tuple(sample.digest for sample in samples)
+
+
+def valid_areas(members: dict[str, bytes]) -> dict[str, NDArray[np.bool_]]:
+    """The masks among the members, by name, true where valid."""
+    masks = {name: data for name, data in members.items() if name.startswith("geometry/")}
+    return {name: np.asarray(decode_png(data, name).pixels > 0) for name, data in masks.items()}

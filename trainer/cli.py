@@ -78,6 +78,8 @@ def _parser(prog: str, description: str) -> Parser:
         "--fit-memory", dest="fit_memory_mb", type=int, metavar="MB", help="patches held while selecting"
     )
     model.add_argument("--steps", type=int, metavar="N", help="steps of optimisation, instead of the method's schedule")
+    model.add_argument("--learning-rate", type=float, metavar="R", help="instead of the method's own")
+    model.add_argument("--width", type=float, metavar="SHARE", help="DRAEM: share of the paper's channels (default 1)")
     model.add_argument("--teacher", metavar="FILE", help="EfficientAD: weights that `takt teacher` made")
     model.add_argument(
         "--textures", metavar="DIR", help="DRAEM, EfficientAD: pictures of other things, instead of drawn ones"

@@ -92,6 +92,8 @@ def fit(
         coreset=config.coreset,
         buffer_bytes=config.fit_memory_mb * 2**20,
         steps=config.steps,
+        learning_rate=config.learning_rate,
+        width=config.width or 1.0,
         checkpoint=checkpoint or out.with_name(f"{out.name}.checkpoint"),
         resume=resume,
         textures=None if config.textures is None else Path(config.textures),

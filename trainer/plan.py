@@ -53,6 +53,8 @@ _USELESS = {
     "teacher": "has no teacher",
     "textures": "needs no pictures of other things",
     "steps": "is fitted in one pass",
+    "learning_rate": "is fitted in one pass",
+    "width": "has no networks whose width is free",
 }
 
 
@@ -70,7 +72,7 @@ def check_flags(config: BuildConfig, method: Method, processes: Processes, *, re
         raise ConfigError(message)
     for flag, why in _USELESS.items():
         if getattr(config, flag) is not None and flag not in method.settings:
-            message = f"--{flag}: the method {method.name} {why}: leave the flag out"
+            message = f"--{flag.replace('_', '-')}: the method {method.name} {why}: leave the flag out"
             raise ConfigError(message)
     if config.validation is not None and method.validation == 0.0:
         message = f"--validation: the method {method.name} has no constants to set apart images for: leave the flag out"

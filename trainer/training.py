@@ -9,7 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 
 import torch
@@ -62,7 +62,7 @@ def train(
         tiles: good tiles of the fit share.
         loss: of a batch; draws what it draws from the generator given.
         schedule: the method's.
-        settings: seed, steps in place of the schedule's, checkpoint, history, processes.
+        settings: seed, steps and rate in place of the schedule's, checkpoint, history, processes.
         validate: loss over the validation share's good tiles, for the early stop; the first process looks for all.
 
     Returns:
@@ -73,10 +73,15 @@ def train(
         ConfigError: the checkpoint belongs to another fit.
         TaktError: another process of the fit is gone.
     """
-    steps, processes, history = settings.steps or schedule.steps, settings.processes, settings.history
+    schedule = replace(
+        schedule,
+        steps=settings.steps or schedule.steps,
+        learning_rate=settings.learning_rate or schedule.learning_rate,
+    )
+    steps, processes, history = schedule.steps, settings.processes, settings.history
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(settings.seed + (processes.rank << 32))
-    optimizer, scheduler = _optimizer(model, schedule, steps)
+    optimizer, scheduler = _optimizer(model, schedule)
     progress = Progress()
     history.take(History(asked=steps))
     parts: dict[str, Stateful] = {"model": model, "optimizer": optimizer, "scheduler": scheduler}
@@ -129,7 +134,7 @@ def _checkpoint(
         history=settings.history,
         identity={
             "seed": settings.seed,
-            "steps": settings.steps or schedule.steps,
+            "steps": schedule.steps,
             "batch": tiles.batch,
             "processes": settings.processes.count,
             "schedule": asdict(schedule),
@@ -147,7 +152,7 @@ def _resume(checkpoint: Checkpoint | None, generator: torch.Generator, processes
 
 
 def _optimizer(
-    model: nn.Module, schedule: Schedule, steps: int
+    model: nn.Module, schedule: Schedule
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     optimizer = torch.optim.Adam(
         [parameter for parameter in model.parameters() if parameter.requires_grad],
@@ -155,7 +160,7 @@ def _optimizer(
         betas=schedule.betas,
         weight_decay=schedule.weight_decay,
     )
-    drops = [max(1, round(share * steps)) for share in schedule.drop_at]
+    drops = [max(1, round(share * schedule.steps)) for share in schedule.drop_at]
     return optimizer, torch.optim.lr_scheduler.MultiStepLR(optimizer, drops, gamma=schedule.drop_by)
 
 
@@ -226,8 +231,8 @@ def _check(value: float, progress: Progress, schedule: Schedule) -> None:
     if not math.isfinite(value) or diverged:
         message = (
             f"training broke down at step {progress.step}: the loss is {value:g} (it began at "
-            f"{'nothing finite' if first is None else f'{first:g}'}): look for odd images with `takt audit`, "
-            f"try another --seed, or fewer --steps; the learning rate is {schedule.learning_rate:g}"
+            f"{'nothing finite' if first is None else f'{first:g}'}): look for odd images among the good ones, "
+            f"try another --seed, fewer --steps, or a --learning-rate below {schedule.learning_rate:g}"
         )
         raise DataError(message)
 
@@ -247,7 +252,7 @@ def _look(
     if not math.isfinite(found):
         message = (
             f"training broke down at step {progress.step}: the loss of the validation share is {found:g}: "
-            "look for odd images with `takt audit`, or try another --seed"
+            "look for odd images among the good ones, or try another --seed"
         )
         raise DataError(message)
     better = found < progress.best

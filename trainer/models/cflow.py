@@ -127,7 +127,7 @@ class CFlowMethod:
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
     pooled_cells: int | None = None
     sigma: float = 4.0
-    settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "steps"})
+    settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "steps", "learning_rate"})
     validation: float = 0.1
     note: str = ""
 

@@ -113,7 +113,7 @@ class EfficientADMethod:
     image_score: ImageScoreRule = ImageScoreRule.MAX_RAW
     pooled_cells: int | None = None
     sigma: float = 0.0
-    settings: frozenset[str] = frozenset({"steps", "teacher", "textures"})
+    settings: frozenset[str] = frozenset({"steps", "learning_rate", "teacher", "textures"})
     validation: float = 0.1
     note: str = NOTE
 

@@ -141,7 +141,7 @@ class LUNARMethod:
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
     pooled_cells: int | None = None
     sigma: float = 4.0
-    settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "coreset", "steps"})
+    settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "coreset", "steps", "learning_rate"})
     validation: float = 0.1
     note: str = ""
 

@@ -66,6 +66,8 @@ class FitSettings:
     coreset: float | int | None = None  # share below or at 1, or a number of patches
     buffer_bytes: int = 2 * 1024**3  # what a streaming selection may hold
     steps: int | None = None  # of optimisation; the method's own schedule when None
+    learning_rate: float | None = None  # at the schedule's begin; the method's own when None
+    width: float = 1.0  # share of the paper's channels, for networks that are trained from nothing
     checkpoint: Path | None = None  # where a fit by gradients keeps its state
     resume: bool = False  # go on from the checkpoint
     textures: Path | None = None  # folder of pictures that synthetic anomalies are made of; procedural when None

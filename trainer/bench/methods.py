@@ -11,8 +11,12 @@ from edge_runtime.errors import TaktError
 from trainer.bench.measured import Kept, Measured, Order, spread
 from trainer.models.registry import METHODS
 
-# Steps of the trained methods where there is no GPU: what two cores bear in an hour. LUNAR's own schedule takes seconds.
-REDUCED = {"fastflow": 100, "cflow": 300, "csflow": 40, "draem": 200, "efficientad_s": 500, "efficientad_m": 200}
+# What two cores bear, where there is no GPU: the other methods' own schedules take minutes.
+REDUCED: dict[str, dict[str, str]] = {
+    "draem": {"--steps": "150", "--width": "0.25", "--learning-rate": "1e-3"},
+    "efficientad_s": {"--steps": "600", "--batch": "1", "--learning-rate": "1e-3"},
+    "efficientad_m": {"--steps": "300", "--batch": "1", "--learning-rate": "1e-3"},
+}
 
 _FIGURES = {"image AUROC": "image_auroc", "pixel AUROC": "pixel_auroc", "pixel AP": "pixel_ap", "AUPRO": "aupro"}
 
@@ -53,10 +57,7 @@ def bench_methods(plan: Plan) -> Iterator[str]:
 def order(plan: Plan, method: str, name: str, seed: int) -> Order:
     """How a method is fitted to a set."""
     settings = METHODS[method].settings
-    steps = steps_of(plan, method)
-    flags: list[str] = []
-    if steps is not None:
-        flags += ["--steps", str(steps)]
+    flags = [word for pair in schedule(plan, method).items() for word in pair]
     if "teacher" in settings and plan.teacher is not None:
         flags += ["--teacher", str(plan.teacher)]
     if "textures" in settings and plan.textures is not None:
@@ -64,11 +65,11 @@ def order(plan: Plan, method: str, name: str, seed: int) -> Order:
     return Order(dataset=plan.data / name, method=method, seed=seed, precisions=plan.precisions, flags=tuple(flags))
 
 
-def steps_of(plan: Plan, method: str) -> int | None:
-    """Steps in place of the method's own schedule."""
-    if method in plan.steps:
-        return plan.steps[method]
-    return None if plan.full else REDUCED.get(method)
+def schedule(plan: Plan, method: str) -> dict[str, str]:
+    """Flags that take the place of the method's own schedule; none where that is kept."""
+    reduced = {} if plan.full else REDUCED.get(method, {})
+    given = {"--steps": str(plan.steps[method])} if method in plan.steps else {}
+    return reduced | given
 
 
 def default_full() -> bool:
@@ -89,15 +90,15 @@ def _figure(plan: Plan, title: str, key: str, found: Mapping[tuple[str, str], Se
 
 def _costs(plan: Plan, found: Mapping[tuple[str, str], Sequence[Measured]]) -> Iterator[str]:
     latencies = "".join(f" {precision}, ms |" for precision in plan.precisions)
-    yield f"| cost | steps | fit, s | fit, MB | bundle, MB |{latencies} inspection, MB |"
+    yield f"| cost | schedule | fit, s | fit, MB | bundle, MB |{latencies} inspection, MB |"
     yield "|---" * (6 + len(plan.precisions)) + "|"
     for method in plan.methods:
         runs = [run for name in plan.sets for run in found.get((method, name), ())]
         if not runs:
             continue
-        steps = steps_of(plan, method)
+        flags = [word for pair in schedule(plan, method).items() for word in pair]
         trained = "steps" in METHODS[method].settings
-        shown = "in one pass" if not trained else "its own" if steps is None else f"{steps} (reduced)"
+        shown = " ".join(flags) or ("its own" if trained else "in one pass")
         cells = [_range([run.fit_s for run in runs]), _range([run.fit_mb for run in runs])]
         cells.append(_range([run.bundle_mb for run in runs]))
         cells += [_range([run.latency_ms[precision] for run in runs]) for precision in plan.precisions]

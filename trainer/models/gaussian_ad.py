@@ -2,10 +2,9 @@
 
 Rippel et al., ICPR 2020, arXiv:2005.14140.
 
-Departures. The paper takes every block of an EfficientNet-B4; here a layer is a stage of the network as timm cuts it,
-where the stride changes (5 for EfficientNet-B4), so that any backbone serves. EfficientNet-B4 is the default where
-`TAKT_WEIGHTS` holds its weights; else the common default is, since a method must not ask for a download that others do
-not need. The score is of the whole image: the map shows it at every cell, marks no place, and must not be read as one.
+Of an EfficientNet all nine levels: stem, seven blocks, head. Departures. EfficientNet-B4 is the default where
+`TAKT_WEIGHTS` holds its weights; else the common default is, with three stages, since a method must not ask for a
+download that others do not need. The score is of the whole image: the map shows it at every cell, marks no place, and must not be read as one.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from trainer.models.method import (
 )
 
 PAPER_BACKBONES = ("tf_efficientnet_b4.aa_in1k", "tf_efficientnet_b4.in1k", "efficientnet_b4.ra2_in1k")
-PAPER_LAYERS = ("blocks_0", "blocks_1", "blocks_2", "blocks_4", "blocks_6")
+PAPER_LAYERS = ("bn1", *(f"blocks.{block}" for block in range(7)), "bn2")  # stem, all blocks, head
 _FEWEST = 3  # two centred images are one direction, to which no shrinkage can be estimated
 
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -22,7 +23,7 @@ def resnet(weights: str | None, folder: Path | None = None, layers: tuple[str, .
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of layers 1 to 3 as a file, from a randomly initialised network."""
     folder = tmp_path_factory.mktemp("weights")
-    state = resnet(RANDOM, layers=("layer1", "layer2", "layer3")).network.stages.state_dict()
+    state = resnet(RANDOM, layers=("layer1", "layer2", "layer3")).network.cut.state_dict()
     save_file({key: value.contiguous() for key, value in state.items()}, folder / "resnet18.tv_in1k.safetensors")
     return folder
 
@@ -35,7 +36,7 @@ def test_weights_come_from_the_explicit_file_before_the_folder(saved: Path, tmp_
 
     from_folder, from_file = resnet(None, saved), resnet(str(other), saved)
 
-    assert torch.equal(from_file.network.stages.conv1.weight, from_folder.network.stages.conv1.weight + 1)
+    assert torch.equal(from_file.network.cut.conv1.weight, from_folder.network.cut.conv1.weight + 1)
     assert (from_file.origin.source, from_folder.origin.source) == ("other.safetensors", "resnet18.tv_in1k.safetensors")
     assert from_file.origin.digest != from_folder.origin.digest
 
@@ -66,7 +67,7 @@ def test_pth_files_are_read_without_unpickling_objects(saved: Path, tmp_path: Pa
     torch.save(state, tmp_path / "good.pth")
     torch.save({"state_dict": state, "extra": Path("x")}, tmp_path / "objects.pth")
 
-    assert torch.equal(resnet(str(tmp_path / "good.pth")).network.stages.conv1.weight, state["conv1.weight"])
+    assert torch.equal(resnet(str(tmp_path / "good.pth")).network.cut.conv1.weight, state["conv1.weight"])
     with pytest.raises(ConfigError, match="more than tensors"):
         resnet(str(tmp_path / "objects.pth"))
 
@@ -89,6 +90,37 @@ def test_unknown_or_disordered_layers_are_refused(backbone: str, layers: tuple[s
     weights = None if backbone == "gabor" else RANDOM
     with pytest.raises(ConfigError, match="--layers"):
         load_features(backbone, layers, weights=weights, pixels=RGB, weights_dir=None)
+
+
+def test_any_module_of_a_network_is_a_layer() -> None:
+    layers = ("bn1", "layer2.0.conv1", "layer2.1")
+    features = load_features("resnet18", layers, weights=RANDOM, pixels=RGB, weights_dir=None)
+    whole = timm.create_model("resnet18", pretrained=False).eval()
+    state = features.network.cut.state_dict()
+    whole.load_state_dict({key: state.get(key, value) for key, value in whole.state_dict().items()})
+    seen: list[torch.Tensor] = []
+    for layer in layers:
+        whole.get_submodule(layer).register_forward_hook(lambda _module, _inputs, output: seen.append(output.clone()))
+    images = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+    with torch.inference_mode():
+        whole(images)
+        for found, expected in zip(features.network(images), seen, strict=True):
+            torch.testing.assert_close(found, expected)
+    assert (features.strides, features.channels) == ((2, 8, 8), (64, 128, 128))
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (("blocks.9",), "has no blocks.9: its stages are act1, layer1"),
+        (("layer2.0", "layer2.0"), "gives each layer once"),
+        (("fc",), "no feature map"),
+    ],
+)
+def test_modules_that_are_no_layers_are_refused(layers: tuple[str, ...], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_features("resnet18", layers, weights=RANDOM, pixels=RGB, weights_dir=None)
 
 
 def test_a_backbone_that_timm_does_not_know_is_refused() -> None:
@@ -124,7 +156,7 @@ def test_the_network_sees_scaled_and_normalised_rgb(saved: Path) -> None:
     ).view(1, 3, 1, 1)
 
     with torch.inference_mode():
-        for found, expected in zip(features(tiles), features.network.stages(by_hand), strict=True):
+        for found, expected in zip(features(tiles), features.network.cut(by_hand), strict=True):
             torch.testing.assert_close(found, expected)
 
 

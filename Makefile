@@ -7,7 +7,7 @@ STAMP := $(VENV)/.ready
 .PHONY: test demo faults lint setup clean
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder  # they wait more than they compute
 
 demo: $(STAMP)
 	$(BIN)/takt demo --out demo

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 REAL = ("TAKT_DATA", "TAKT_WEIGHTS")
+if "PYTEST_XDIST_WORKER" in os.environ:  # two processes of two threads each are slower on two cores than two of one
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 _skipped: list[str] = []
 
 

@@ -132,7 +132,7 @@ def _stages(name: str) -> list[str] | None:
 def _traced(network: nn.Module, name: str, layers: tuple[str, ...]) -> nn.Module:
     for module in network.modules():
         if getattr(module, "inplace", False):
-            module.inplace = False  # what comes after a layer must not write into its map
+            setattr(module, "inplace", False)  # noqa: B010 - torch types attributes as tensors: what comes after a layer must not write into its map
     try:
         traced: nn.Module = create_feature_extractor(network.eval(), return_nodes=list(layers))
     except (RuntimeError, ValueError, TypeError) as error:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from dataclasses import replace
 
+from pathlib import Path
+
 import psutil
 import torch
 from torch import nn
@@ -154,11 +156,19 @@ def choose_device(name: str, processes: Processes) -> torch.device:
 
 def peak_memory_mb(device: torch.device) -> float:
     """Largest memory of this process so far, the GPU's added."""
+    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    return float((_peak_bytes() + on_gpu) / 2**20)
+
+
+def _peak_bytes() -> int:
+    status = Path("/proc/self/status")
+    if status.is_file():  # Linux: what getrusage tells holds also for the program that started this one
+        fields = dict(line.split(":", 1) for line in status.read_text(encoding="utf-8").splitlines())
+        return int(fields["VmHWM"].split()[0]) * 1024
     info = psutil.Process().memory_info()
     peak = getattr(info, "peak_wset", None)  # Windows
-    if peak is None:
-        import resource  # noqa: PLC0415 - not on Windows
+    if peak is not None:
+        return int(peak)
+    import resource  # noqa: PLC0415 - not on Windows
 
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    on_gpu = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
-    return float((peak + on_gpu) / 2**20)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS

@@ -110,11 +110,11 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _steps(text: str) -> dict[str, int]:
-    try:
-        return {name.strip(): positive(number) for name, _, number in (part.partition("=") for part in text.split(","))}
-    except ValueError as error:
+    parts = [part.partition("=") for part in text.split(",")]
+    if not all(equals and number.isdecimal() and int(number) for _, equals, number in parts):
         message = f"{text!r} is not of the form METHOD=N,METHOD=N"
-        raise ArgumentTypeError(message) from error
+        raise ArgumentTypeError(message)
+    return {name.strip(): int(number) for name, _, number in parts}
 
 
 def _data() -> Path | None:

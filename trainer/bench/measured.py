@@ -1,7 +1,6 @@
 """Owns one measured method: fit, seal and inspect in processes of their own, so that time and memory are theirs alone."""
 
 import json
-import os
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,12 @@ from edge_runtime.errors import TaktError
 
 _RUN_IMAGES = 8  # inspected in the process whose memory is read
 _TOLD_CHARS = 600  # of what a command said when it failed
+_BETWEEN = """
+import os, resource, subprocess, sys
+code = subprocess.call(sys.argv[1:], stdin=subprocess.DEVNULL)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 / 1e6, end="")
+sys.exit(code)
+"""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -93,12 +98,11 @@ def measure(order: Order) -> Measured:
         draft, bundle = Path(folder) / "bench.draft", Path(folder) / "bench.takt"
         dataset = str(order.dataset)
         method = ["--method", order.method, "--seed", str(order.seed), "--holdout", "0"]
-        _, fit_mb = _takt("fit", dataset, "--out", str(draft), *method, *order.flags)
+        takt("fit", dataset, "--out", str(draft), *method, *order.flags)
         sealing = ["--policy", "manual:0", "--precision", ",".join(order.precisions), "--json"]
-        said, _ = _takt("seal", str(draft), dataset, "--out", str(bundle), *sealing)
-        sealed = json.loads(said)
+        sealed = json.loads(takt("seal", str(draft), dataset, "--out", str(bundle), *sealing).out)
         images = [str(sample.path) for sample in open_dataset(order.dataset).select(split=Split.TEST)[:_RUN_IMAGES]]
-        _, run_mb = _takt("run", str(bundle), *images, "--json")
+        run_mb = takt("run", str(bundle), *images, "--json").peak_mb
         found = sealed["evaluation"] or {}
         latency: dict[str, float] = {}
         for artefact in sealed["artefacts"]:
@@ -106,32 +110,39 @@ def measure(order: Order) -> Measured:
         return Measured(
             **{name: found.get(name) for name in ("image_auroc", "pixel_auroc", "pixel_ap", "aupro")},
             fit_s=sealed["fit_s"],
-            fit_mb=fit_mb,
+            fit_mb=sealed["peak_memory_mb"],
             bundle_mb=bundle.stat().st_size / 1e6,
             latency_ms=latency,
             run_mb=run_mb,
         )
 
 
-def _takt(*arguments: str) -> tuple[str, float]:
-    """Run a command; what it printed, and the most memory that it took, in MB.
+@dataclass(frozen=True, slots=True)
+class Done:
+    """A command that ended well."""
+
+    out: str
+    peak_mb: float  # the most memory that it took
+
+
+def takt(*arguments: str) -> Done:
+    """Run a command.
+
+    A small process stands between: the system counts what a process held before it became another program.
 
     Raises:
-        TaktError: it failed.
+        TaktError: the command failed.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        process = subprocess.Popen(  # noqa: S603 - our own command
-            [sys.executable, "-m", "edge_runtime.cli", *arguments], stdin=subprocess.DEVNULL, stdout=out, stderr=err
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        for stream in (out, err):
-            stream.seek(0)
-        if process.returncode:
-            told = err.read().decode(errors="replace")[-_TOLD_CHARS:].strip()
-            message = f"takt {' '.join(arguments)} ended with {process.returncode}: {told}"
-            raise TaktError(message)
-        return out.read().decode(), usage.ru_maxrss * 1024 / 1e6
+    command = [sys.executable, "-m", "edge_runtime.cli", *arguments]
+    done = subprocess.run(  # noqa: S603 - our own command
+        [sys.executable, "-S", "-c", _BETWEEN, *command], capture_output=True, check=False, text=True
+    )
+    if done.returncode:
+        told = done.stderr[-_TOLD_CHARS:].strip()
+        message = f"takt {' '.join(arguments)} ended with {done.returncode}: {told}"
+        raise TaktError(message)
+    out, _, peak = done.stdout.rpartition("\n")
+    return Done(out, float(peak))
 
 
 def spread(values: Sequence[float | None]) -> str:

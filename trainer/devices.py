@@ -27,8 +27,8 @@ def free_bytes(device: torch.device, processes: Processes) -> float:
     return float(_MEMORY_SHARE * psutil.virtual_memory().available / processes.on_machine)
 
 
-def check_memory(method: Method, features: Features, data: FitData, settings: FitSettings) -> None:
-    """Refuse a fit that would not fit, before it begins.
+def check_memory(method: Method, features: Features, data: FitData, settings: FitSettings) -> int:
+    """Memory that a fit will take, in bytes, by the method's prediction; one that would not fit is refused.
 
     Raises:
         ConfigError: it needs more memory than it may take.
@@ -41,6 +41,7 @@ def check_memory(method: Method, features: Features, data: FitData, settings: Fi
             "lower --size or --batch, take fewer --layers, lower --fit-memory, or use another method"
         )
         raise ConfigError(message)
+    return needed
 
 
 def largest_batch(

@@ -1,6 +1,6 @@
 """Owns `takt fit`: from a data set to a draft. Needs torch and no OpenVINO.
 
-data set -> splits -> survey -> geometry and tiling -> backbone -> memory check -> fit -> ONNX -> torch's references
+data set -> splits -> survey -> geometry and tiling -> backbone -> graph's size and memory check -> fit -> ONNX -> torch's references
 """
 
 import logging
@@ -36,6 +36,7 @@ from trainer.devices import check_memory, largest_batch, peak_memory_mb
 from trainer.export import to_onnx
 from trainer.models.method import FitData, FitSettings
 from trainer.models.registry import find_method
+from trainer.needs import check_graph, told
 from trainer.plan import Plan, check_flags, make_plan, valid_areas
 from trainer.processes import Processes
 from trainer.torch_engine import TorchEngine
@@ -99,9 +100,11 @@ def fit(
         textures=None if config.textures is None else Path(config.textures),
         processes=processes,
     )
+    graph = check_graph(plan.method, plan.features, _data(plan, areas, 1), settings)  # before a batch is tried out
     plan, batch = _with_batch(plan, areas, settings)
     data = _data(plan, areas, batch)
-    check_memory(plan.method, plan.features, data, settings)
+    memory = check_memory(plan.method, plan.features, data, settings)
+    _LOG.info("%s", told(plan.method, memory=memory, graph=graph))
     module = _fitted(plan, data, settings)
     processes.leave()
     if not processes.leads:

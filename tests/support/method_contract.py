@@ -112,6 +112,16 @@ def memory_is_predicted_at_least_as_large_as_what_is_kept(method: str, fitted: n
     assert METHODS[method].predict_bytes(features, data, settings(method)) >= kept
 
 
+def the_graphs_size_is_predicted_before_the_fit(method: str, fitted: nn.Module) -> None:
+    """`graph_bytes` is what the fitted module holds beside the features' weights, to 5 % or 4 kB."""
+    features = gabor(method)
+    data = shares(method, parts(range(16)), features)
+    state = fitted.state_dict()
+    held = sum(t.numel() * t.element_size() for name, t in state.items() if "features" not in name.split("."))
+
+    assert METHODS[method].graph_bytes(features, data, settings(method)) == pytest.approx(held, rel=0.05, abs=4096)
+
+
 PROPERTIES = (
     onnx_and_ir_compute_what_torch_computes,
     openvino_runs_it_in_bf16,
@@ -120,4 +130,5 @@ PROPERTIES = (
     a_painted_defect_raises_the_score_where_it_is_painted,
     constant_images_are_refused_and_do_not_become_nan,
     memory_is_predicted_at_least_as_large_as_what_is_kept,
+    the_graphs_size_is_predicted_before_the_fit,
 )

@@ -21,7 +21,15 @@ from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.errors import DataError
 from trainer.backbones import Features
 from trainer.models.flows import AffineCoupling, Flow, Permutation, changed_channels, negative_log_likelihood
-from trainer.models.frozen import OnFeatures, Standardise, kept_at, to_grid, train_on_features, training_bytes
+from trainer.models.frozen import (
+    OnFeatures,
+    Standardise,
+    kept_at,
+    to_grid,
+    train_on_features,
+    trained_bytes,
+    training_bytes,
+)
 from trainer.models.method import FeatureRequest, FitData, FitSettings, TrainingTiles, backbone_features
 from trainer.training import Schedule
 
@@ -137,15 +145,17 @@ class CFlowMethod:
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Cached features, the flows with Adam's averages, and what a look at the validation share's maps keeps."""
-        with torch.device("meta"):
-            flows = make_flows(features.channels)
         width = sum(
             (8 * channels + 6 * PLACE_CHANNELS) * features.grid_stride**2 // stride**2
             for channels, stride in zip(features.channels, features.strides, strict=True)
         )
         kept = sum(6 * COUPLINGS * (channels + PLACE_CHANNELS) for channels in features.channels)
-        constants = 4 * (2 * sum(features.channels) + len(features.channels))
-        return training_bytes(features, data, settings, flows, width) + 4 * PATCHES * kept + constants
+        maxima = 4 * len(features.channels)
+        return training_bytes(features, data, settings, _unmade(features), width) + 4 * PATCHES * kept + maxima
+
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+        """The flows, each channel's mean and scale, and the layers' maxima."""
+        return trained_bytes(features, _unmade(features)) + 4 * len(features.channels)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> CFlow:
         """Raise the likelihood of good patches at their places, then take its maxima over the validation share."""
@@ -154,6 +164,12 @@ class CFlowMethod:
             raise DataError(message)
         trained = train_on_features(features, data, settings, SCHEDULE, lambda: make_flows(features.channels), _loss)
         return CFlow(features, trained.standard, trained.model, _maxima(trained, data.validation))
+
+
+def _unmade(features: Features) -> nn.ModuleList:
+    """The flows without their weights."""
+    with torch.device("meta"):
+        return make_flows(features.channels)
 
 
 def _loss(flows: nn.ModuleList, layers: list[Tensor], kept: Tensor, generator: torch.Generator) -> Tensor:

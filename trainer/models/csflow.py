@@ -22,7 +22,7 @@ from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.errors import ConfigError
 from trainer.backbones import Features
 from trainer.models.flows import AffineCoupling, Flow, Permutation, changed_channels, negative_log_likelihood
-from trainer.models.frozen import Standardise, kept_at, to_grid, train_on_features, training_bytes
+from trainer.models.frozen import Standardise, kept_at, to_grid, train_on_features, trained_bytes, training_bytes
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
 from trainer.training import Schedule
 
@@ -154,18 +154,25 @@ class CSFlowMethod:
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Cached features, the flow with Adam's averages, and what the backward pass keeps."""
-        with torch.device("meta"):
-            flow = make_flow(features.channels[0])
         scales = sum(4**-scale for scale in range(SCALES))
         width = round(2 * len(KERNELS) * (3 * HIDDEN + 6 * features.channels[0]) * scales)
-        constants = 2 * 4 * sum(features.channels)
-        return training_bytes(features, data, settings, flow, width) + constants
+        return training_bytes(features, data, settings, _unmade(features), width)
+
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+        """The flow, and each channel's mean and scale at every size."""
+        return trained_bytes(features, _unmade(features))
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> CSFlow:
         """Raise the likelihood of good tiles."""
         channels = features.channels[0]
         trained = train_on_features(features, data, settings, SCHEDULE, lambda: make_flow(channels), _loss)
         return CSFlow(features, trained.standard, trained.model)
+
+
+def _unmade(features: Features) -> Flow:
+    """The flow without its weights."""
+    with torch.device("meta"):
+        return make_flow(features.channels[0])
 
 
 def _loss(flow: Flow, layers: list[Tensor], kept: Tensor, _: torch.Generator) -> Tensor:

@@ -30,7 +30,7 @@ from trainer.data.perlin import perlin_mask
 from trainer.data.textures import Textures, seeded, texture_source
 from trainer.models import unet
 from trainer.models.draem_losses import focal_loss, l2_loss, ssim_loss
-from trainer.models.method import FeatureRequest, FitData, FitSettings, TileBatch, with_contrast
+from trainer.models.method import FeatureRequest, FitData, FitSettings, TileBatch, state_bytes, with_contrast
 from trainer.training import Schedule, train
 
 RECONSTRUCTION_WIDTH = 128  # channels of the first level
@@ -82,14 +82,16 @@ class DRAEMMethod:
         """The pixels themselves."""
         return PixelFeatures(pixels=wanted.pixels, input_stride=unet.STRIDE)
 
-    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Weights, slopes and moments, and what a step over one batch keeps for the way back."""
-        networks = _networks("meta", settings.width)
-        weights = sum(values.numel() for network in networks for values in network.state_dict().values())
         batch = min(data.fit.batch, data.fit.count)
         height, width = data.fit.grid
         kept = _KEPT_PER_WIDTH * sum(_widths(settings.width))
-        return int(4 * (4 * weights + batch * height * width * kept))
+        return 4 * (self.graph_bytes(features, data, settings) + batch * height * width * kept)
+
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+        """The two networks."""
+        return state_bytes(*_networks("meta", settings.width))
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> DRAEM:
         """Learn to repair and to mark drawn anomalies on good tiles.

@@ -28,7 +28,15 @@ from trainer.data.textures import Textures, draw_textures, texture_source
 from trainer.models import pdn
 from trainer.models.autoencoder import SMALLEST, AutoEncoder
 from trainer.models.efficientad_losses import efficientad_loss
-from trainer.models.method import FeatureRequest, FitData, FitSettings, TileBatch, TrainingTiles, with_contrast
+from trainer.models.method import (
+    FeatureRequest,
+    FitData,
+    FitSettings,
+    TileBatch,
+    TrainingTiles,
+    state_bytes,
+    with_contrast,
+)
 from trainer.models.scaling import channel_statistics
 from trainer.training import Schedule, train
 
@@ -121,14 +129,18 @@ class EfficientADMethod:
         """The teacher."""
         return pdn.load_teacher(wanted.teacher, self.size, wanted.pixels)
 
-    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Weights, slopes and moments of student and autoencoder, and what a step over one batch keeps."""
         height, width = (side * pdn.STRIDE for side in data.fit.grid)
-        with torch.device("meta"):
-            networks = (pdn.PDN(self.size, 2 * pdn.OUTPUTS), *_autoencoders(data.fit))
-        weights = sum(values.numel() for network in networks for values in network.state_dict().values())
         batch = min(data.fit.batch, data.fit.count)
-        return int(4 * (4 * weights + batch * height * width * _KEPT_PER_PIXEL[self.size]))
+        return 4 * (self.graph_bytes(features, data, settings) + batch * height * width * _KEPT_PER_PIXEL[self.size])
+
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+        """Student and autoencoder, the teacher's means and deviations, and two quantiles of each map."""
+        with torch.device("meta"):
+            student, autoencoders = pdn.PDN(self.size, 2 * pdn.OUTPUTS), list(_autoencoders(data.fit))
+        maps = 1 + len(autoencoders)
+        return state_bytes(student, *autoencoders) + 4 * (2 * sum(features.channels) + 2 * maps)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> EfficientAD:
         """Teach student and autoencoder on good tiles, then take the maps' quantiles on those set apart.

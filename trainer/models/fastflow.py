@@ -17,7 +17,15 @@ from torch import Tensor, nn
 from edge_runtime.bundle.manifest import ImageScoreRule
 from trainer.backbones import Features
 from trainer.models.flows import AffineCoupling, Flow, Permutation, changed_channels, negative_log_likelihood
-from trainer.models.frozen import Standardise, kept_at, mean_over, to_grid, train_on_features, training_bytes
+from trainer.models.frozen import (
+    Standardise,
+    kept_at,
+    mean_over,
+    to_grid,
+    train_on_features,
+    trained_bytes,
+    training_bytes,
+)
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
 from trainer.training import Schedule
 
@@ -105,19 +113,26 @@ class FastFlowMethod:
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Cached features, the flows with Adam's averages, and what the backward pass keeps."""
-        with torch.device("meta"):
-            flows = make_flows(features.channels)
         width = sum(
             6 * STEPS_OF_FLOW * channels * features.grid_stride**2 // stride**2
             for channels, stride in zip(features.channels, features.strides, strict=True)
         )
-        constants = 2 * 4 * sum(features.channels)
-        return training_bytes(features, data, settings, flows, width) + constants
+        return training_bytes(features, data, settings, _unmade(features), width)
+
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+        """The flows, and each channel's mean and scale."""
+        return trained_bytes(features, _unmade(features))
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> FastFlow:
         """Raise the likelihood of good patches."""
         trained = train_on_features(features, data, settings, SCHEDULE, lambda: make_flows(features.channels), _loss)
         return FastFlow(features, trained.standard, trained.model)
+
+
+def _unmade(features: Features) -> nn.ModuleList:
+    """The flows without their weights."""
+    with torch.device("meta"):
+        return make_flows(features.channels)
 
 
 def _loss(flows: nn.ModuleList, layers: list[Tensor], kept: Tensor, _: torch.Generator) -> Tensor:

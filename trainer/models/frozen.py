@@ -12,11 +12,11 @@ from torch.nn import functional
 
 from edge_runtime.errors import DataError
 from trainer.backbones import Features
-from trainer.models.method import FitData, FitSettings, TileBatch, check_varies, with_contrast
+from trainer.models.method import FitData, FitSettings, TileBatch, check_varies, state_bytes, with_contrast
 from trainer.training import Schedule, train
 
 _QUIET = 0.1  # of a layer's typical deviation: quieter channels are not raised further
-_OPTIMISER_COPIES = 4  # of each parameter: itself, its gradient, Adam's two averages
+_OPTIMISER_COPIES = 3  # beside each parameter: its gradient, Adam's two averages
 
 _Model = TypeVar("_Model", bound=nn.Module)
 
@@ -150,9 +150,14 @@ def training_bytes(features: Features, data: FitData, settings: FitSettings, mod
     tiles = sum(share.count for share in shares)
     batch = min(data.fit.batch, data.fit.count)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    buffers = sum(buffer.numel() * buffer.element_size() for buffer in model.buffers())
     cached = min(tiles * of_tile, settings.buffer_bytes)
-    return cached + buffers + 4 * (_OPTIMISER_COPIES * parameters + batch * height * breadth * width)
+    optimised = _OPTIMISER_COPIES * parameters + batch * height * breadth * width
+    return cached + trained_bytes(features, model) + 4 * optimised
+
+
+def trained_bytes(features: Features, model: nn.Module) -> int:
+    """What a model on standardised features, on the meta device, and their means and scales take in the graph."""
+    return state_bytes(model) + 2 * 4 * sum(features.channels)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -126,10 +126,15 @@ class GaussianADMethod:
         asked = wanted if paper is None else replace(wanted, backbone=paper)
         return backbone_features(asked, PAPER_LAYERS if "efficientnet" in asked.backbone else self.layers)
 
-    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """Pooled features twice over, and of each layer five square matrices in float64 and one in float32."""
+    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
+        """Pooled features twice over, of each layer five square matrices in float64, and the graph's statistics."""
         pooled = data.fit.count * sum(features.channels) * (4 + 8 + 8)
-        return pooled + sum(channels**2 for channels in features.channels) * (5 * 8 + 4) + 4 * sum(features.channels)
+        matrices = 5 * 8 * sum(channels**2 for channels in features.channels)
+        return pooled + matrices + self.graph_bytes(features, data, settings)
+
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+        """Mean and whitening of every layer."""
+        return 4 * sum(channels * (channels + 1) for channels in features.channels)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> GaussianAD:  # noqa: ARG002 - nothing is drawn
         """Mean and shrunk covariance of every layer's pooled features."""

@@ -30,9 +30,10 @@ from trainer.models.method import (
     TileBatch,
     TrainingTiles,
     backbone_features,
+    state_bytes,
     with_contrast,
 )
-from trainer.models.neighbours import nearest_distances
+from trainer.models.neighbours import grouped_bytes, nearest_distances
 from trainer.models.patchcore import embed
 from trainer.training import Schedule, train
 
@@ -154,8 +155,16 @@ class LUNARMethod:
         patch = 4 * sum(features.channels)
         bank = bank_size(data.fit.cells, settings.coreset)
         block = ROWS * (2 * 4 * bank + 2 * NEIGHBOURS * patch) + 4 * _TRAINED * patch
-        network = 4 * (NEIGHBOURS + 2 * HIDDEN + 4) * HIDDEN + 3 * 2 * 2 * _TRAINED * HIDDEN * 4
-        return 4 * bank * patch + block + network + 8 * data.fit.cells
+        trained = 3 * 2 * 2 * _TRAINED * HIDDEN * 4
+        return 3 * bank * patch + block + trained + 8 * data.fit.cells + self.graph_bytes(features, data, settings)
+
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
+        """The index with its half norms, how channels are scaled and centred, and the network."""
+        channels = sum(features.channels)
+        with torch.device("meta"):
+            network = DistanceNetwork(NEIGHBOURS, settings.seed)
+        index = grouped_bytes(bank_size(data.fit.cells, settings.coreset), channels)
+        return index + 3 * 4 * channels + state_bytes(network)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> LUNAR:
         """Draw the index, then train the network on distances to it."""

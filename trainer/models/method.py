@@ -160,6 +160,13 @@ class Method(Protocol):
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Memory that the fit will need beyond the network's own."""
 
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
+        """What the graph will hold beside the features' weights: bank, statistics, networks. No weight is drawn for it.
+
+        Raises:
+            ConfigError: the tiles are not what it takes.
+        """
+
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> nn.Module:
         """Fit on good images only; the module's `forward` is the exported graph.
 
@@ -168,6 +175,11 @@ class Method(Protocol):
         Raises:
             DataError: the images cannot be fitted to, all black for instance.
         """
+
+
+def state_bytes(*modules: nn.Module) -> int:
+    """What the parameters and buffers of modules take, on the meta device as well as on any other."""
+    return sum(values.numel() * values.element_size() for module in modules for values in module.state_dict().values())
 
 
 def with_contrast(tiles: Iterable[TileBatch]) -> Iterator[TileBatch]:

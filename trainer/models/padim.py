@@ -35,6 +35,11 @@ _QUIET = 0.1  # of the typical spread: quieter channels are not raised further
 _BLOCK = 256  # places factorised at a time
 
 
+def kept_channels(total: int) -> int:
+    """How many channels stay of all layers' together."""
+    return min(CHANNELS_WIDE if total > _WIDE else CHANNELS, total)
+
+
 class Embedding(nn.Module):
     """Mixes all layers' channels into a few, at the first layer's grid."""
 
@@ -48,7 +53,7 @@ class Embedding(nn.Module):
         super().__init__()
         spread = torch.cat(spreads).to("cpu", torch.float32)
         total = len(spread)
-        self.kept = min(CHANNELS_WIDE if total > _WIDE else CHANNELS, total)
+        self.kept = kept_channels(total)
         drawn = torch.randn(total, self.kept, generator=torch.Generator().manual_seed(seed))
         typical = spread.mean()
         # the root only: full equality would raise channels that are mere noise, none would let a few loud ones decide
@@ -148,12 +153,18 @@ class PaDiMMethod:
         """The backbone."""
         return backbone_features(wanted, self.layers)
 
-    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """Sums of outer products in float64, then the whitening in float32, at every place of the plane."""
-        total = sum(features.channels)
-        count = min(CHANNELS_WIDE if total > _WIDE else CHANNELS, total)
+    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
+        """Sums of outer products in float64 at every place of the plane, and the graph's statistics."""
         height, width = data.fit.grid
-        return height * width * count * count * (8 + 4)
+        count = kept_channels(sum(features.channels))
+        return 8 * height * width * count * (count + 1) + self.graph_bytes(features, data, settings)
+
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+        """Mean and whitening at every place of the plane, and the matrix that mixes channels."""
+        total = sum(features.channels)
+        count = kept_channels(total)
+        height, width = data.fit.grid
+        return 4 * (height * width * count * (count + 1) + total * count)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> PaDiM:
         """Mean and unbiased covariance, plus 0.01 I, of good patches at every place."""

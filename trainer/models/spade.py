@@ -9,7 +9,6 @@ training tile may match is masked (halo, outside the valid area); pooled feature
 graph sees no mask.
 """
 
-import logging
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from edge_runtime.bundle.manifest import ImageScoreRule
-from edge_runtime.errors import ConfigError, DataError
+from edge_runtime.errors import DataError
 from trainer.backbones import Features
 from trainer.models.method import (
     FeatureRequest,
@@ -28,12 +27,10 @@ from trainer.models.method import (
     backbone_features,
     with_contrast,
 )
-from trainer.models.neighbours import BLOCK_FLOATS, closeness, grouped, grouped_rows, largest, members
+from trainer.models.neighbours import BLOCK_FLOATS, closeness, grouped, grouped_bytes, largest, members
 
 NEIGHBOURS = 50
 _ROWS = 128  # queries at once: enough of them to make a matrix product worth its while
-_MAX_BANK_BYTES = 1_900_000_000  # ONNX keeps a graph in one message of 2 GB at most
-_LOG = logging.getLogger("takt")
 
 
 class LayerBank(nn.Module):
@@ -115,13 +112,6 @@ class SPADE(nn.Module):
         return summed, near.values.mean(dim=1)
 
 
-def bank_bytes(features: Features, tiles: TrainingTiles) -> int:
-    """What the banks take in memory, and in the bundle, before any is made."""
-    of_layers = zip(features.channels, _cells(features, tiles), strict=True)
-    tile = features.channels[-1] + sum((channels + 1) * grouped_rows(cells) for channels, cells in of_layers)
-    return 4 * (tiles.count * tile + sum(features.channels))
-
-
 def _cells(features: Features, tiles: TrainingTiles) -> list[int]:
     """Of each layer, the cells of a tile."""
     height, width = tiles.grid
@@ -147,25 +137,15 @@ class SPADEMethod:
         """The backbone."""
         return backbone_features(wanted, self.layers)
 
-    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """The banks as gathered, as fitted, in the graph and in the file, and one block of products.
+    def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
+        """The banks as gathered, as fitted, in the graph and in the file, and one block of products."""
+        return 4 * self.graph_bytes(features, data, settings) + 3 * 4 * BLOCK_FLOATS
 
-        Raises:
-            ConfigError: no graph can hold banks of this size.
-        """
-        size = bank_bytes(features, data.fit)
-        _LOG.info(
-            "spade: %d good images or tiles, every patch kept: the bundle will take %.1f MB an artefact",
-            data.fit.count,
-            size / 1e6,
-        )
-        if size > _MAX_BANK_BYTES:
-            message = (
-                f"--method spade keeps every patch of {data.fit.count} good images or tiles, {size / 1e9:.1f} GB; a graph "
-                f"holds {_MAX_BANK_BYTES / 1e9:.1f} GB: take fewer images (--limit), a smaller --size, deeper --layers, or --method patchcore"
-            )
-            raise ConfigError(message)
-        return 4 * size + 3 * 4 * BLOCK_FLOATS
+    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+        """Every patch of every good image with its half norm, the layers' centres, and the pooled features."""
+        of_layers = zip(features.channels, _cells(features, data.fit), strict=True)
+        tile = 4 * features.channels[-1] + sum(grouped_bytes(cells, channels) for channels, cells in of_layers)
+        return data.fit.count * tile + 4 * sum(features.channels)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> SPADE:  # noqa: ARG002 - nothing is drawn
         """Keep the pooled features and every patch of every good image."""

@@ -1,5 +1,3 @@
-import logging
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +10,10 @@ from support.training import Tiles
 from torch import Tensor
 from torch.nn import functional
 
-from edge_runtime.errors import ConfigError
 from trainer.backbones import Features
 from trainer.models import spade
 from trainer.models.method import FitData, FitSettings
-from trainer.models.spade import NEIGHBOURS, SPADE, SPADEMethod, bank_bytes
+from trainer.models.spade import NEIGHBOURS, SPADE, SPADEMethod
 
 LAYERS = ("layer1", "layer2", "layer3")
 SETTINGS = FitSettings(seed=0)
@@ -122,40 +119,3 @@ def test_a_patch_of_the_bank_has_distance_zero_without_cancellation() -> None:
     good = images(6, 0)
 
     assert score(fit(features, good), good[:2])[0].max() < 1e-4
-
-
-@dataclass(frozen=True)
-class ManyTiles(Tiles):
-    """As many tiles as one says, without their pixels."""
-
-    claimed: int = 0
-
-    @property
-    def count(self) -> int:
-        """What one says."""
-        return self.claimed
-
-
-def test_the_size_of_the_bundle_is_said_before_the_fit_and_is_what_the_banks_take(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    features = gabor(*LAYERS)
-    tiles = Tiles(images(9, 0), features.grid_stride)
-    model = fit(features, tiles.pixels)
-    held = sum(b.numel() * b.element_size() for name, b in model.named_buffers() if not name.startswith("features"))
-
-    with caplog.at_level(logging.INFO, logger="takt"):
-        predicted = SPADEMethod().predict_bytes(features, FitData(fit=tiles, validation=None), SETTINGS)
-
-    assert bank_bytes(features, tiles) == held
-    assert predicted > held
-    assert f"{held / 1e6:.1f} MB" in caplog.text
-
-
-def test_banks_that_no_graph_can_hold_are_refused_with_the_number() -> None:
-    features = gabor(*LAYERS)
-    small = ManyTiles(images(1, 0, side=256), features.grid_stride, claimed=1000)
-
-    assert SPADEMethod().predict_bytes(features, FitData(fit=small, validation=None), SETTINGS) > 0
-    with pytest.raises(ConfigError, match=r"10,?000 good images or tiles, \d+\.\d GB"):
-        SPADEMethod().predict_bytes(features, FitData(fit=replace(small, claimed=10_000), validation=None), SETTINGS)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-
 from pathlib import Path
 
 import psutil

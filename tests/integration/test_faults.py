@@ -25,6 +25,8 @@ USAGE = [
     (("--coreset", "many"), "neither a share such as 0.01 nor a number"),
     (("--precision", "int8"), "--precision int8"),
     (("--holdout", "1.5"), "holdout"),
+    (("--learning-rate", "0"), "learning_rate: Input should be greater than 0"),
+    (("--width", "1.5"), "width: Input should be less than or equal to 1"),
     (("--crop", "1,2,3"), "X1,Y1,X2,Y2"),
     (("--resume",), "--resume: patchcore is fitted in one pass"),
     (("--config", "nothere.toml"), "--config nothere.toml: cannot be read"),
@@ -33,6 +35,8 @@ USAGE = [
 SETTINGS = [
     (("--method", "nosuch"), "--method nosuch: there are patchcore, padim, spade"),
     (("--method", "padim", "--coreset", "50"), "--coreset: the method padim keeps no memory bank"),
+    (("--width", "0.5"), "--width: the method patchcore has no networks whose width is free"),
+    (("--method", "padim", "--learning-rate", "0.1"), "--learning-rate: the method padim is fitted in one pass"),
     (("--weights", "random"), "the backbone gabor is fixed and takes no weights"),
     (("--layers", "layer9"), "gabor has layer1, layer2, layer3"),
     (("--size", "100x100"), "must be multiples of the stride 16: nearest core 96x96"),

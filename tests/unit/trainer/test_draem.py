@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support.training import Tiles
-from torch import Tensor
+from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError, DataError
 from trainer.backbones.features import PixelSpec
@@ -194,6 +194,23 @@ def test_the_schedule_is_the_papers(monkeypatch: pytest.MonkeyPatch) -> None:
     assert schedules[0].learning_rate == 1e-4
     assert schedules[0].drop_at == (400 / 700, 600 / 700)
     assert schedules[0].drop_by == 0.1
+
+
+def test_a_share_of_the_width_narrows_both_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(draem, "RECONSTRUCTION_WIDTH", 128)
+    monkeypatch.setattr(draem, "DISCRIMINATION_WIDTH", 64)
+    monkeypatch.setattr(draem, "train", lambda *_: None)
+    pixels = torch.randint(0, 256, (4, 64, 64, 3), dtype=torch.uint8)
+    data = FitData(fit=Tiles(pixels, stride=1, batch=4), validation=None)
+    features = PixelFeatures(pixels=PIXELS, input_stride=32)
+    settings = FitSettings(seed=0, width=0.0625)
+    model = DRAEMMethod().fit(features, data, settings)
+
+    networks = (model.reconstruction, model.discrimination)
+    widths = [next(m for m in part.modules() if isinstance(m, nn.Conv2d)).out_channels for part in networks]
+    assert widths == [8, 4]
+    whole = DRAEMMethod().graph_bytes(features, data, FitSettings(seed=0))
+    assert DRAEMMethod().graph_bytes(features, data, settings) < whole / 200
 
 
 def test_the_map_is_the_probability_of_an_anomaly_at_every_pixel() -> None:

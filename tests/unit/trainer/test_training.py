@@ -125,6 +125,14 @@ def test_steps_of_the_user_stand_in_for_the_schedules_and_move_the_drops_along()
     assert model.weight.item() == pytest.approx(2 * 0.5 + 2 * 0.05, rel=1e-3)
 
 
+def test_a_rate_of_the_user_stands_in_for_the_schedules_and_drops_like_it() -> None:
+    model = weight()
+    settings = FitSettings(seed=0, learning_rate=0.2)
+    train(model, Tiles(), pull(model), Schedule(steps=4, learning_rate=0.5, drop_at=(0.5,)), settings)
+    assert model.weight.item() == pytest.approx(2 * 0.2 + 2 * 0.02, rel=1e-3)
+    assert settings.history.rates == pytest.approx([0.2, 0.2, 0.02, 0.02])
+
+
 def test_gradients_are_clipped_to_the_norm_given() -> None:
     norms: list[float] = []
     for clip in (None, 0.25):

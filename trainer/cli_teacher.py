@@ -1,6 +1,7 @@
 """Owns the command `takt teacher`."""
 
 import sys
+from argparse import ArgumentTypeError
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ def teacher(arguments: Sequence[str]) -> int:
     parser.add_argument("--layers", help="backbone layers, shallow first (default layer2,layer3)")
     parser.add_argument("--weights", metavar="FILE", help="weights file of the backbone")
     parser.add_argument("--steps", type=positive, metavar="N", help="batches to learn from (default 60000)")
+    parser.add_argument("--learning-rate", type=_rate, metavar="R", help="of the optimiser (default 1e-4)")
     parser.add_argument("--batch", type=positive, metavar="N", help="pictures in a batch (default 16)")
     parser.add_argument("--workers", type=positive, metavar="N", help="threads that read pictures ahead (default 2)")
     parser.add_argument("--seed", type=int)
@@ -29,7 +31,7 @@ def teacher(arguments: Sequence[str]) -> int:
     from trainer.processes import joined  # noqa: PLC0415
     from trainer.teacher import TeacherSettings, distil  # noqa: PLC0415
 
-    given = {name: getattr(options, name) for name in ("weights", "steps", "batch", "workers", "seed")}
+    given = {name: getattr(options, name) for name in ("weights", "steps", "learning_rate", "batch", "workers", "seed")}
     given = {name: value for name, value in given.items() if value is not None}
     if options.layers is not None:
         given["layers"] = tuple(name.strip() for name in options.layers.split(","))
@@ -48,3 +50,14 @@ def teacher(arguments: Sequence[str]) -> int:
             f"--teacher {options.out} --textures {options.images} --out NAME.takt\n"
         )
     return 0
+
+
+def _rate(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = 0.0
+    if not 0.0 < rate < 1.0:
+        message = f"{text!r} is no learning rate: a number above 0 and below 1"
+        raise ArgumentTypeError(message)
+    return rate

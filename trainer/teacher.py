@@ -54,6 +54,7 @@ class TeacherSettings:
     layers: tuple[str, ...] = LAYERS
     weights: str | None = None
     steps: int = STEPS
+    learning_rate: float = LEARNING_RATE
     batch: int = BATCH
     workers: int = 2
     seed: int = 0
@@ -111,7 +112,7 @@ def distil(
         given: Tensor = network(pdn_images(tiles))
         return (given - wanted).float().square().mean()
 
-    schedule = Schedule(steps=settings.steps, learning_rate=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = Schedule(steps=settings.steps, learning_rate=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     fit_settings = FitSettings(
         seed=settings.seed, checkpoint=out.with_name(f"{out.name}.checkpoint"), resume=resume, processes=processes
     )

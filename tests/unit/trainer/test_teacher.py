@@ -42,12 +42,10 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_teacher_learns_is_written_and_can_be_loaded(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(teacher, "LEARNING_RATE", 3e-3)  # sixty steps, not sixty thousand
+def test_a_teacher_learns_is_written_and_can_be_loaded(pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "pdn_small.safetensors"
-    losses = distil(TeacherSettings(backbone="gabor", steps=60, batch=3, workers=1), pictures, out)
+    settings = TeacherSettings(backbone="gabor", steps=60, learning_rate=3e-3, batch=3, workers=1)
+    losses = distil(settings, pictures, out)
     features = pdn.load_teacher(out, "small", PIXELS)
 
     assert len(losses) == 60

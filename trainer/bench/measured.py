@@ -74,6 +74,10 @@ class Kept:
                 message = f"{path}: holds no results of this bench ({error}): name another file"
                 raise TaktError(message) from error
 
+    def __contains__(self, order: Order) -> bool:
+        """Whether an order's result is there."""
+        return order.key in self._found
+
     def measure(self, order: Order) -> Measured:
         """What is known of an order, else measured now.
 

@@ -36,6 +36,7 @@ class Plan:
     teacher: Path | None
     textures: Path | None
     keep: Path | None  # results so far
+    only_kept: bool  # show what is there and measure nothing
 
 
 def bench_methods(plan: Plan) -> Iterator[str]:
@@ -45,8 +46,11 @@ def bench_methods(plan: Plan) -> Iterator[str]:
     faults: list[str] = []
     for method in plan.methods:
         for name in plan.sets:
+            orders = [order(plan, method, name, seed) for seed in range(plan.seeds)]
+            if plan.only_kept and not all(one in kept for one in orders):
+                continue
             try:
-                found[method, name] = [kept.measure(order(plan, method, name, seed)) for seed in range(plan.seeds)]
+                found[method, name] = [kept.measure(one) for one in orders]
             except TaktError as error:
                 faults.append(f"- {method} on {name}: {error}")
     for title, key in _FIGURES.items():

@@ -43,6 +43,7 @@ def _parser() -> Parser:
     methods.add_argument(
         "--keep", type=Path, metavar="FILE", help="results so far; what is there is not measured again"
     )
+    methods.add_argument("--only-kept", action="store_true", help="show what --keep has and measure nothing")
     fit.add_argument("--set", default="cubes", help="whose patches are selected from")
     fit.add_argument("--runs", type=int, default=2, help="runs of each, in turn")
     fit.add_argument("--seeds", type=int, default=5, help="for the covering radius")
@@ -101,6 +102,7 @@ def _methods(options: Namespace) -> Iterator[str]:
         teacher=options.teacher,
         textures=options.textures,
         keep=options.keep,
+        only_kept=options.only_kept,
     )
     return bench_methods(plan)
 

@@ -53,6 +53,7 @@ def plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Plan:
         teacher=None,
         textures=None,
         keep=tmp_path / "kept.jsonl",
+        only_kept=False,
     )
 
 
@@ -77,6 +78,15 @@ def test_results_are_kept_and_not_measured_again(plan: Plan) -> None:
     before = len(ASKED)
     assert list(bench_methods(plan)) == first
     assert {order.method for order in ASKED[before:]} == {"efficientad_s"}
+
+
+def test_what_is_kept_is_shown_without_measuring(plan: Plan) -> None:
+    list(bench_methods(replace(plan, methods=("patchcore",), sets=("cookies",))))
+    before = len(ASKED)
+    lines = list(bench_methods(replace(plan, only_kept=True)))
+    assert len(ASKED) == before
+    assert "| patchcore | 0.925 ± 0.035 | - | 0.925 |" in lines
+    assert "| draem | - | - | - |" in lines
 
 
 def test_a_file_of_other_things_is_refused(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Owns the file in which a fit by gradients keeps its state, so that one that is broken off can be resumed."""
 
+import logging
 import math
 import os
 import pickle
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from edge_runtime.errors import ConfigError
 from trainer.history import History
+
+IMAGES = "images"  # what the digest of the images is called in an identity
+_LOG = logging.getLogger("takt")
 
 # what reading a file that is no checkpoint, or half of one, or of another model, may raise
 _UNREADABLE = (
@@ -64,6 +68,8 @@ class Checkpoint:
     def save(self, generators: list[Tensor]) -> None:
         """Write beside the file and rename: whenever the power fails, the file is the old state or the new one, whole.
 
+        Where it cannot be written, that is said and the fit goes on: what is to save it must not end it.
+
         Args:
             generators: the state of every process' generator.
         """
@@ -73,11 +79,19 @@ class Checkpoint:
         state["history"] = asdict(self.history)
         state["identity"] = dict(self.identity)
         temporary = self.path.with_name(f"{self.path.name}.tmp")
-        with temporary.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(self.path)
+        try:
+            with temporary.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(self.path)
+        except (OSError, RuntimeError) as error:  # the second is torch's for a full disk
+            temporary.unlink(missing_ok=True)
+            _LOG.warning(
+                "the checkpoint %s cannot be written (%s): the fit goes on without; is the disk full?",
+                self.path,
+                str(error).splitlines()[0],
+            )
 
     def load(self) -> list[Tensor]:
         """Go on from the file; returns the state of every process' generator.
@@ -88,7 +102,7 @@ class Checkpoint:
         state = _read(self.path)
         try:
             found = state["identity"]
-            differing = [name for name, value in self.identity.items() if found[name] != value]
+            differing = [name for name, value in self.identity.items() if name not in found or found[name] != value]
             if not differing:
                 for name, part in self.parts.items():
                     part.load_state_dict(state[name])
@@ -100,8 +114,9 @@ class Checkpoint:
             raise _no_checkpoint(self.path, error) from error
         if differing:
             name = differing[0]
+            own = f"of {name} {found.get(name)} where this one has {self.identity[name]}"
             message = (
-                f"--resume: {self.path} is of another fit, of {name} {found[name]} where this one has {self.identity[name]}: "
+                f"--resume: {self.path} is of another fit, {'of other images' if name == IMAGES else own}: "
                 "give the same settings and images, or remove it and begin anew"
             )
             raise ConfigError(message)

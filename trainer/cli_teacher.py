@@ -1,5 +1,6 @@
 """Owns the command `takt teacher`."""
 
+import math
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Sequence
@@ -57,7 +58,7 @@ def _rate(text: str) -> float:
         rate = float(text)
     except ValueError:
         rate = 0.0
-    if not 0.0 < rate < 1.0:
-        message = f"{text!r} is no learning rate: a number above 0 and below 1"
+    if not 0.0 < rate < math.inf:
+        message = f"{text!r} is no learning rate: a number above 0"
         raise ArgumentTypeError(message)
     return rate

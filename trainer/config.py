@@ -55,7 +55,7 @@ class BuildConfig(BaseModel):
     fit_memory_mb: Positive = 2048
     steps: Positive | None = None  # of optimisation; the method's own schedule when None
     learning_rate: Annotated[float, Field(gt=0)] | None = None  # at the schedule's begin; the method's own when None
-    width: Annotated[float, Field(gt=0, le=1)] | None = None  # share of the paper's channels; all of them when None
+    width: Annotated[float, Field(ge=0.03, le=1)] | None = None  # share of the paper's channels; all of them when None
     teacher: str | None = None  # weights of EfficientAD's teacher, as `takt teacher` makes them
     textures: str | None = None  # folder of pictures for DRAEM's synthetic anomalies; procedural ones when None
     policy: str | None = None

@@ -3,6 +3,7 @@
 data set -> splits -> survey -> geometry and tiling -> backbone -> graph's size and memory check -> fit -> ONNX -> torch's references
 """
 
+import hashlib
 import logging
 import time
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ from edge_runtime.scorer import Scorer
 from trainer.checkpoint import batch_of
 from trainer.config import AUTO, BuildConfig
 from trainer.data.splits import Splits
+from trainer.data.textures import find_pictures
 from trainer.data.tiles import FrameTiles
 from trainer.devices import check_memory, largest_batch, peak_memory_mb
 from trainer.export import to_onnx
@@ -96,6 +98,7 @@ def fit(
         learning_rate=config.learning_rate,
         width=config.width or 1.0,
         checkpoint=checkpoint or out.with_name(f"{out.name}.checkpoint"),
+        identity=_identity(plan),
         resume=resume,
         textures=None if config.textures is None else Path(config.textures),
         processes=processes,
@@ -112,6 +115,34 @@ def fit(
     seconds = time.monotonic() - start
     _write(plan, _Fitted(module=module, training=settings.history.record(), seconds=seconds), areas, out)
     return plan.dataset
+
+
+_NOT_OF_A_FIT = {
+    "product",
+    "policy",
+    "precision",
+    "smallest_region",
+    "full_masks",
+    "device",
+    "workers",
+    "fit_memory_mb",
+}
+
+
+def _identity(plan: Plan) -> dict[str, str]:
+    """What a fit that is gone on with must share with the one that was broken off, beside seed, schedule and images."""
+    origin = plan.features.origin
+    said = plan.config.model_dump(
+        mode="json", exclude=_NOT_OF_A_FIT | {"method", "seed", "batch", "steps", "learning_rate"}
+    )
+    pictures = [] if plan.config.textures is None else find_pictures(Path(plan.config.textures), flag="--textures")
+    listed = "".join(f"{picture.name} {picture.stat().st_size}\n" for picture in pictures)
+    return {
+        "method": plan.method.name,
+        "weights' digest": str(origin.digest or origin.source),
+        **{f"--{name.replace('_', '-')}": str(value) for name, value in said.items()},
+        "pictures": hashlib.sha256(listed.encode()).hexdigest()[:16],
+    }
 
 
 def _data(plan: Plan, areas: dict[str, NDArray[np.bool_]], batch: int, images: int | None = None) -> FitData:

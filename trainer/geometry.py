@@ -154,17 +154,17 @@ def make_tiling(
     else:
         core, halo = Size(config.tile, config.tile), DEFAULT_HALO if config.halo is None else config.halo
     for region in geometry.regions:
+        if image_score is ImageScoreRule.GRAPH and not _one_tile(region.plane.size, core):
+            message = (
+                f"--method {config.method} gives one score for all that its graph sees, and region {region.name} would take "
+                "several tiles, whose scores make none of the whole: use --size, or --method patchcore"
+            )
+            raise ConfigError(message)
         plan = TilePlan(plane=region.plane.size, core=core, halo=halo, stride=input_stride)
         if position_bound and (plan.count > 1 or len(geometry.regions) > 1):
             message = (
                 f"--method {config.method} keeps statistics for every place of one plane; {plan.count} tiles of "
                 f"{len(geometry.regions)} region(s) have no common places: use --size with one region, or --method patchcore"
-            )
-            raise ConfigError(message)
-        if image_score is ImageScoreRule.GRAPH and plan.count > 1:
-            message = (
-                f"--method {config.method} gives one score for all that its graph sees, and region {region.name} would take "
-                f"{plan.count} tiles, whose scores make none of the whole: use --size, or --method patchcore"
             )
             raise ConfigError(message)
     many = any(
@@ -178,3 +178,7 @@ def make_tiling(
         batch=_TILE_BATCH if many else 1,
         position_bound=False,
     )
+
+
+def _one_tile(plane: Size, core: Size) -> bool:
+    return plane.width <= core.width and plane.height <= core.height

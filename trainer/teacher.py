@@ -114,7 +114,16 @@ def distil(
 
     schedule = Schedule(steps=settings.steps, learning_rate=settings.learning_rate, weight_decay=WEIGHT_DECAY)
     fit_settings = FitSettings(
-        seed=settings.seed, checkpoint=out.with_name(f"{out.name}.checkpoint"), resume=resume, processes=processes
+        seed=settings.seed,
+        identity={
+            "backbone": settings.backbone,
+            "weights' digest": str(backbone.origin.digest or backbone.origin.source),
+            "--layers": ",".join(settings.layers),
+            "--size": settings.size,
+        },
+        checkpoint=out.with_name(f"{out.name}.checkpoint"),
+        resume=resume,
+        processes=processes,
     )
     losses = train(network, Pictures(paths, **sizes, device=device), loss, schedule, fit_settings)
     processes.leave()

@@ -6,23 +6,31 @@ all other chance from one generator a process, and both are in the checkpoint.
 
 import copy
 import hashlib
+import logging
 import math
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
+from types import FrameType
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from edge_runtime.errors import ConfigError, DataError
-from trainer.checkpoint import Checkpoint, Progress, Stateful
+from trainer.checkpoint import IMAGES, Checkpoint, Progress, Stateful
 from trainer.history import History
 from trainer.models.method import FitSettings, TileBatch, TrainingTiles
 from trainer.processes import Processes
 
+_LOG = logging.getLogger("takt")
 _SAVE_EVERY_S = 60.0
+_TELL_EVERY_S = 60.0  # where there is no bar
 _DIVERGED = 1e4  # times the first loss' magnitude: no schedule comes back from up there
 
 
@@ -90,9 +98,12 @@ def train(
         _resume(checkpoint, generator, processes)
     processes.align(model)
     losses: list[float] = []
-    saved_at = time.monotonic()
+    aside = _Aside(checkpoint, generator, processes, steps)
     quiet = None if processes.leads else True  # None: where stderr is no terminal
-    with tqdm(total=steps, initial=progress.step, desc="train", unit="step", leave=False, disable=quiet) as bar:
+    with (
+        tqdm(total=steps, initial=progress.step, desc="train", unit="step", leave=False, disable=quiet) as bar,
+        _interrupts(alone=processes.count == 1) as interrupted,
+    ):
         for batch in _endless(tiles, settings.seed, progress, steps):
             rate = optimizer.param_groups[0]["lr"]
             value = _step(model, loss, batch, generator, optimizer, schedule.clip_norm, processes=processes)
@@ -107,11 +118,9 @@ def train(
                 _look(model, validate, progress, history, processes)
                 if progress.worse >= schedule.patience:
                     break
-            if checkpoint is not None and processes.first(time.monotonic() - saved_at) > _SAVE_EVERY_S:
-                generators = processes.gather(generator.get_state())
-                if processes.leads:
-                    checkpoint.save(generators)
-                saved_at = time.monotonic()
+            if interrupted():
+                aside.leave(progress.step)
+            aside.step(progress.step, value, shown=not bar.disable)
     history.ended_early = progress.step < steps
     if progress.best_state:
         model.load_state_dict(progress.best_state)
@@ -120,6 +129,67 @@ def train(
     if checkpoint is not None and processes.leads:
         checkpoint.path.unlink(missing_ok=True)
     return losses
+
+
+@dataclass(slots=True)
+class _Aside:
+    """What is done beside the steps, now and then: the state is saved, and a line is said where no bar is shown."""
+
+    checkpoint: Checkpoint | None
+    generator: torch.Generator
+    processes: Processes
+    steps: int
+    began: float = field(default_factory=time.monotonic)
+    saved: float = field(default_factory=time.monotonic)
+    told: float = field(default_factory=time.monotonic)
+    made: int = 0
+
+    def step(self, step: int, loss: float, *, shown: bool) -> None:
+        """A step was made."""
+        self.made += 1
+        now = time.monotonic()
+        if self.processes.leads and not shown and now - self.told > _TELL_EVERY_S:
+            left = (self.steps - step) * (now - self.began) / self.made
+            _LOG.info("train: step %d of %d, loss %.4g, %.0f min left", step, self.steps, loss, left / 60)
+            self.told = now
+        if self.checkpoint is not None and self.processes.first(now - self.saved) > _SAVE_EVERY_S:
+            self.save()
+            self.saved = time.monotonic()
+
+    def save(self) -> None:
+        """Write the checkpoint, where there is to be one."""
+        if self.checkpoint is None:
+            return
+        generators = self.processes.gather(self.generator.get_state())
+        if self.processes.leads:
+            self.checkpoint.save(generators)
+
+    def leave(self, step: int) -> NoReturn:
+        """Keep the state and end as Ctrl-C asks."""
+        self.save()
+        if self.checkpoint is not None and self.checkpoint.path.is_file():
+            _LOG.info("train: stopped after step %d of %d: the same command with --resume goes on", step, self.steps)
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def _interrupts(*, alone: bool) -> Iterator[Callable[[], bool]]:
+    """Whether Ctrl-C was pressed, to be looked at between steps; pressed again, it ends everything at once."""
+    if not alone or threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    pressed: list[int] = []
+
+    def press(number: int, _frame: FrameType | None) -> None:
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _checkpoint(
@@ -133,12 +203,12 @@ def _checkpoint(
         progress=progress,
         history=settings.history,
         identity={
+            **settings.identity,
             "seed": settings.seed,
-            "steps": schedule.steps,
             "batch": tiles.batch,
             "processes": settings.processes.count,
-            "schedule": asdict(schedule),
-            "images": _digest(tiles),
+            **{name.replace("_", " "): value for name, value in asdict(schedule).items()},
+            IMAGES: _digest(tiles),
         },
     )
 
@@ -252,7 +322,7 @@ def _look(
     if not math.isfinite(found):
         message = (
             f"training broke down at step {progress.step}: the loss of the validation share is {found:g}: "
-            "look for odd images among the good ones, or try another --seed"
+            "look for odd images among the good ones, try another --seed, or a lower --learning-rate"
         )
         raise DataError(message)
     better = found < progress.best

@@ -51,11 +51,13 @@ def _show(path: Path, report: Path | None, *, as_json: bool) -> int:
 
 def _lines(manifest: Manifest, training: TrainingRecord | None) -> list[str]:
     geometry, tiling, origin = manifest.geometry, manifest.tiling, manifest.provenance
+    splits = origin.splits
+    validated = f"{len(splits.validation)} to validate, " if splits.validation else ""
     lines = [
         f"product      {manifest.product}",
         f"made         {manifest.created} by takt {manifest.takt_version}",
         f"method       {origin.method} on {origin.backbone}, seed {origin.seed}",
-        f"data         {origin.dataset}: {len(origin.splits.fit)} images to fit, {len(origin.splits.calibration)} to calibrate",
+        f"data         {origin.dataset}: {len(splits.fit)} images to fit, {validated}{len(splits.calibration)} to calibrate",
         f"frames       {geometry.frame.size} {geometry.pixel_format}, {geometry.bit_depth} bits",
         f"tiling       core {tiling.core.size}, halo {tiling.halo}, stride {tiling.stride}",
     ]

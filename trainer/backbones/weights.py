@@ -1,6 +1,7 @@
 """Owns where weights come from: an explicit file, the folder `TAKT_WEIGHTS`, the hub; never silently random."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -60,20 +61,29 @@ def read_weights(path: Path) -> dict[str, Any]:
         ConfigError: the file is not one of these, or is damaged.
     """
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix == ".safetensors" or _begins_as_safetensors(path):
             return dict(load_file(path))
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError) as error:
         message = f"{path}: cannot be read as weights ({error})"
         raise ConfigError(message) from error
     except Exception as error:
-        message = f"{path}: holds more than tensors, which is not read ({error}): convert it to .safetensors"
+        named = re.search(r"GLOBAL (\S+)", str(error))
+        what = named[1] if named else type(error).__name__
+        message = f"{path}: holds more than tensors ({what}), which is not read: convert it to .safetensors"
         raise ConfigError(message) from error
     state = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else None
     if not isinstance(state, dict):
         message = f"{path}: holds no table of tensors"
         raise ConfigError(message)
     return state
+
+
+def _begins_as_safetensors(path: Path) -> bool:
+    """Eight bytes of the header's length, and the header's first character."""
+    with path.open("rb") as file:
+        begin = file.read(9)
+    return begin[8:] == b"{" and int.from_bytes(begin[:8], "little") < path.stat().st_size
 
 
 def no_weights(backbone: str, reason: str) -> ConfigError:

@@ -1,6 +1,6 @@
 """Owns what a method is to the rest of the trainer."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -69,6 +69,9 @@ class FitSettings:
     learning_rate: float | None = None  # at the schedule's begin; the method's own when None
     width: float = 1.0  # share of the paper's channels, for networks that are trained from nothing
     checkpoint: Path | None = None  # where a fit by gradients keeps its state
+    identity: Mapping[str, str] = field(
+        default_factory=dict
+    )  # settings that a checkpoint must share to be gone on from
     resume: bool = False  # go on from the checkpoint
     textures: Path | None = None  # folder of pictures that synthetic anomalies are made of; procedural when None
     history: History = field(default_factory=History)  # written by a fit by gradients

@@ -124,6 +124,9 @@ def _renamed(state: Mapping[str, Any], needed: Mapping[str, Tensor], path: Path,
             if not all(bool(torch.isfinite(value).all()) for value in named.values()):
                 message = f"--teacher {path}: holds numbers that are not finite: the file is damaged"
                 raise ConfigError(message)
+            if not all(bool(value.any()) for key, value in named.items() if key.endswith("weight")):
+                message = f"--teacher {path}: a layer's weights are all 0: it describes every picture alike"
+                raise ConfigError(message)
             return named
     other = next(name for name in LAYERS if name != size)
     message = (

@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -341,6 +342,34 @@ def test_a_teacher_is_read_from_safetensors_and_pth_by_any_usual_naming(tmp_path
             found = SMALL.features(request(tmp_path / f"{index}.{suffix}"))(tiles)[0]
             expected = found if expected is None else expected
             assert torch.equal(found, expected)
+
+
+class Command:
+    """Pickled, it is a command that is carried out where it is unpickled."""
+
+    def __init__(self, ran: Path) -> None:
+        """Take the file that the command would make."""
+        self.ran = ran
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, (f"touch {self.ran}",)
+
+
+def test_a_teacher_that_teaches_nothing_or_holds_code_is_refused_in_a_line(tmp_path: Path) -> None:
+    silent = {key: torch.zeros_like(value) for key, value in pdn.PDN("small", 12).state_dict().items()}
+    save_file(silent, tmp_path / "silent.safetensors")
+    with pytest.raises(ConfigError, match="weights are all 0"):
+        SMALL.features(request(tmp_path / "silent.safetensors"))
+    torch.save(Command(tmp_path / "ran"), tmp_path / "evil.pth")
+    with pytest.raises(ConfigError, match=r"holds more than tensors \(posix.system\)") as caught:
+        SMALL.features(request(tmp_path / "evil.pth"))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_safetensors_file_is_known_without_its_ending(tmp_path: Path) -> None:
+    save_file(pdn.PDN("small", 12).state_dict(), tmp_path / "teacher")
+    assert SMALL.features(request(tmp_path / "teacher")).channels == (12,)
 
 
 def test_without_a_teacher_the_error_says_how_to_get_one(tmp_path: Path) -> None:

@@ -189,9 +189,12 @@ def test_a_method_of_places_takes_one_plane() -> None:
     assert tiling({"size": [32, 32]}, position_bound=True).batch == 1
 
 
-def test_a_score_of_the_graph_refuses_tiles_with_the_number_and_the_alternatives() -> None:
-    flags = {"method": "csflow", "tile": 32, "halo": 16}
-    with pytest.raises(ConfigError, match=r"--method csflow .*region frame .* 6 tiles.*--size, or --method patchcore"):
+@pytest.mark.parametrize("halo", [16, 7])  # also where the halo would not do: another one would not help
+def test_a_score_of_the_graph_refuses_tiles_with_the_reason_and_the_alternatives(halo: int) -> None:
+    flags = {"method": "csflow", "tile": 32, "halo": halo}
+    with pytest.raises(
+        ConfigError, match=r"--method csflow .*region frame .*several tiles.*--size, or --method patchcore"
+    ):
         tiling(flags, rule=ImageScoreRule.GRAPH)
 
 

@@ -1,9 +1,13 @@
 """Checkpoints of the training loop: what is resumed, how they are written, and which are refused."""
 
+import itertools
+import logging
 import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 import torch
@@ -11,8 +15,9 @@ from support.training_loop import SCHEDULE, PowerCut, Tiles, cut_after, network,
 from torch import nn
 
 from edge_runtime.errors import ConfigError
-from trainer.models.method import FitSettings
-from trainer.training import Schedule, train
+from trainer import training
+from trainer.models.method import FitSettings, TileBatch
+from trainer.training import Loss, Schedule, train
 
 
 @pytest.mark.parametrize("done", [1, 4, 5, 6, 11])
@@ -156,13 +161,95 @@ def test_a_checkpoint_of_another_fit_is_refused_with_what_differs(
         resume(path, seed=2)
     with pytest.raises(ConfigError, match="of steps 12 where this one has 20"):
         resume(path, steps=20)
-    with pytest.raises(ConfigError, match="of schedule"):
+    with pytest.raises(ConfigError, match=r"of learning rate 0\.05 where this one has 0\.1"):
         resume(path, schedule=replace(SCHEDULE, learning_rate=0.1))
     broken_off(path, tiles=Tiles(torch.arange(1, 10, dtype=torch.uint8).reshape(9, 1, 1, 1)))
-    with pytest.raises(ConfigError, match="of images"):
+    with pytest.raises(ConfigError, match="of other images"):
         resume(path)
 
 
 def test_nothing_to_resume_is_said(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="does not exist"):
         resume(tmp_path / "x.checkpoint")
+
+
+@pytest.mark.parametrize(
+    "fault", [OSError(28, "No space left on device"), RuntimeError("enforce fail\nat inline_container")]
+)
+def test_a_checkpoint_that_cannot_be_written_ends_no_fit_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
+    saving_always(monkeypatch)
+    settings = FitSettings(seed=1, checkpoint=tmp_path / "x.checkpoint")
+    plain, short = network(), network()
+    expected = train(plain, Tiles(), squares(plain), SCHEDULE, settings)
+
+    def full(state: object, file: BinaryIO) -> None:  # noqa: ARG001 - as torch's
+        file.write(b"half of it")
+        raise fault
+
+    monkeypatch.setattr(torch, "save", full)
+    assert train(short, Tiles(), squares(short), SCHEDULE, settings) == expected
+    assert "cannot be written" in caplog.text
+    assert "inline_container" not in caplog.text
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_settings_that_differ_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saving_always(monkeypatch)
+    path = tmp_path / "x.checkpoint"
+    model = network()
+    settings = FitSettings(seed=1, checkpoint=path, identity={"method": "draem", "--width": "0.5"})
+    with pytest.raises(PowerCut):
+        train(model, Tiles(), cut_after(4, squares(model)), SCHEDULE, settings)
+    for other, message in (
+        ({"method": "fastflow", "--width": "0.5"}, "of method draem where this one has fastflow"),
+        ({"method": "draem", "--width": "0.25"}, "of --width 0.5 where this one has 0.25"),
+        ({"method": "draem", "--width": "0.5", "pictures": "ab"}, "of pictures None where this one has ab"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train(model, Tiles(), squares(model), SCHEDULE, replace(settings, identity=other, resume=True))
+
+
+def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = FitSettings(seed=1, checkpoint=tmp_path / "x.checkpoint")
+    whole, stopped, resumed = network(), network(), network()
+    expected = train(whole, Tiles(), squares(whole), SCHEDULE, settings)
+    before = signal.getsignal(signal.SIGINT)
+    with caplog.at_level(logging.INFO, logger="takt"), pytest.raises(KeyboardInterrupt):
+        train(stopped, Tiles(), pressing(squares(stopped), at=(5,)), SCHEDULE, settings)
+
+    assert "stopped after step 5 of 12: the same command with --resume goes on" in caplog.text
+    assert signal.getsignal(signal.SIGINT) is before
+    assert train(resumed, Tiles(), squares(resumed), SCHEDULE, replace(settings, resume=True)) == expected[5:]
+
+
+def test_ctrl_c_twice_does_not_wait_for_the_step_to_end(tmp_path: Path) -> None:
+    model = network()
+    settings = FitSettings(seed=1, checkpoint=tmp_path / "x.checkpoint")
+    with pytest.raises(KeyboardInterrupt):
+        train(model, Tiles(), pressing(squares(model), at=(1, 1)), SCHEDULE, settings)
+    assert list(tmp_path.iterdir()) == []
+
+
+def pressing(loss: Loss, *, at: tuple[int, ...]) -> Loss:
+    """A loss in whose steps Ctrl-C is pressed."""
+    steps = itertools.count(1)
+
+    def pressed(batch: TileBatch, generator: torch.Generator) -> torch.Tensor:
+        step = next(steps)
+        for _ in range(at.count(step)):
+            signal.raise_signal(signal.SIGINT)
+        return loss(batch, generator)
+
+    return pressed
+
+
+def test_where_no_bar_is_shown_a_line_a_minute_is(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(training, "_TELL_EVERY_S", -1.0)
+    model = network()
+    with caplog.at_level(logging.INFO, logger="takt"):
+        train(model, Tiles(), squares(model), SCHEDULE, FitSettings(seed=1))
+    assert "train: step 12 of 12, loss " in caplog.text

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from edge_runtime.errors import ConfigError
 from trainer.backbones.gabor import GaborBank
-from trainer.backbones.timm_network import load_timm
 from trainer.backbones.weights import WeightsOrigin
 
 GABOR = "gabor"
@@ -99,5 +98,7 @@ def load_features(
             raise ConfigError(message)
         bank = GaborBank(layers)
         return Features(bank, layers=layers, pixels=pixels, origin=bank.origin)
+    from trainer.backbones.timm_network import load_timm  # noqa: PLC0415 - timm takes seconds, which no fault waits for
+
     network = load_timm(backbone, layers, weights=weights, weights_dir=weights_dir)
     return Features(network, layers=layers, pixels=pixels, origin=network.origin)

@@ -57,9 +57,9 @@ def test_a_stream_that_outruns_its_worker_says_so_for_every_frame_it_loses(stub:
         lost = [record for record in consumer.records if record.reason is Reason.OVERLOAD]
         assert {record.verdict for record in lost} == {Verdict.ERROR}
         bench.until(lambda: gapless(consumer), "a record for every exposure")
-        camera = (line.status() or {})["cameras"][0]
-        assert camera["dropped"] >= 5
-        assert camera["reasons"]["OVERLOAD"] >= 5
+        assert (line.status() or {})["cameras"][0]["reasons"]["OVERLOAD"] >= 5
+        # the camera's own count comes with its heartbeat
+        bench.until(lambda: (line.status() or {})["cameras"][0]["dropped"] >= 5, "the camera to say what it dropped")
 
 
 def gapless(consumer: Consumer) -> bool:

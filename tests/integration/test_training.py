@@ -123,8 +123,8 @@ def test_the_batch_that_auto_chose_is_said_and_recorded_and_fits_the_same_model(
         assert ran.code == 0, ran.err
         said[batch] = ran.err.splitlines()
 
-    assert said["auto"] == ["takt: --batch auto: 4 tiles in a batch"]  # of the 7 that are left to fit to
-    assert said["4"] == []
+    assert said["auto"][0] == "takt: --batch auto: 4 tiles in a batch"  # of the 7 that are left to fit to
+    assert said["auto"][1:] == said["4"]
     assert config(drafts["auto"]) == config(drafts["4"])
     with Archive(drafts["auto"]) as auto, Archive(drafts["4"]) as four:
         assert auto.read("graphs/tile.onnx") == four.read("graphs/tile.onnx")

@@ -4,7 +4,8 @@ Which rows are nearest is found with matrix products; their distances are then c
 themselves, because |x|^2 + |c|^2 - 2xc cancels near zero, and all the more in low precision.
 
 Inference engines are quick at the maximum of a row and slow at its place, let alone its k largest places. So a row is cut
-into groups, the k groups of the largest maxima are found first, and the k largest within them: they are in no other.
+into groups, the k groups of the largest maxima are found first, and the k largest within them: they are in no other. Figures are in
+docs/decisions/0016-neighbours-in-graphs.md.
 """
 
 import torch

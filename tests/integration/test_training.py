@@ -48,15 +48,29 @@ def scores(takt_here: Takt, bundle: Path, parts: Path) -> dict[str, float]:
     return {row["path"]: row["score"] for row in rows}
 
 
-def killed_in_training(command: list[str], checkpoint: Path, environment: dict[str, str]) -> None:
-    """Run a command until it has saved its state, and kill it."""
+def ended_in_training(
+    command: list[str], checkpoint: Path, environment: dict[str, str], end: signal.Signals = signal.SIGKILL
+) -> tuple[int, str]:
+    """Run a command until it has saved its state, and end it; its exit code and what it said."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment)
     limit = time.monotonic() + 200
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < limit:
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    _, said = process.communicate()
-    assert process.returncode == -signal.SIGKILL, said
+    process.send_signal(end)
+    _, said = process.communicate(timeout=100)
+    return process.returncode, said
+
+
+def test_ctrl_c_ends_a_fit_after_its_step_and_says_how_to_go_on(parts: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "x.draft.checkpoint"
+    arguments = ["fit", str(parts), *FLAGS, "--steps", "100000", "--out", str(tmp_path / "x.draft")]
+    code, said = ended_in_training(
+        [sys.executable, "-c", SAVING_ALWAYS, *arguments], checkpoint, dict(os.environ), signal.SIGINT
+    )
+
+    assert code == 130
+    assert "of 100000: the same command with --resume goes on" in said
+    assert checkpoint.is_file()
 
 
 @pytest.mark.slow
@@ -69,12 +83,13 @@ def test_a_build_that_was_killed_and_resumed_scores_as_an_unbroken_one(
     arguments = ["build", str(parts), *FLAGS, "--steps", "40", "--out"]
     assert takt("build", parts, *FLAGS, "--steps", "40", "--out", whole).code == 0
     (tmp_path / "temporary").mkdir()
-    killed_in_training(
+    code, said = ended_in_training(
         [sys.executable, "-c", SAVING_ALWAYS, *arguments, str(out)],
         checkpoint,
         os.environ | {"TMPDIR": str(tmp_path / "temporary"), "HF_HUB_OFFLINE": "1"},
     )
 
+    assert code == -signal.SIGKILL, said
     assert not out.exists()
     assert 0 < torch.load(checkpoint)["progress"]["step"] < 40
     resumed = takt("build", parts, *FLAGS, "--steps", "40", "--resume", "--out", out)

@@ -3,8 +3,8 @@
 import itertools
 import logging
 import os
-import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
@@ -16,8 +16,8 @@ from torch import nn
 
 from edge_runtime.errors import ConfigError
 from trainer import training
-from trainer.models.method import FitSettings, TileBatch
-from trainer.training import Loss, Schedule, train
+from trainer.models.method import FitSettings
+from trainer.training import Schedule, train
 
 
 @pytest.mark.parametrize("done", [1, 4, 5, 6, 11])
@@ -211,38 +211,25 @@ def test_settings_that_differ_are_named(tmp_path: Path, monkeypatch: pytest.Monk
             train(model, Tiles(), squares(model), SCHEDULE, replace(settings, identity=other, resume=True))
 
 
-def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_ctrl_c_keeps_the_state_and_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     settings = FitSettings(seed=1, checkpoint=tmp_path / "x.checkpoint")
     whole, stopped, resumed = network(), network(), network()
     expected = train(whole, Tiles(), squares(whole), SCHEDULE, settings)
-    before = signal.getsignal(signal.SIGINT)
+
+    @contextmanager
+    def pressed_in_the_fifth_step(*, alone: bool) -> Iterator[Callable[[], bool]]:
+        steps = itertools.count(1)
+        yield lambda: alone and next(steps) == 5
+
+    monkeypatch.setattr(training, "_interrupts", pressed_in_the_fifth_step)
     with caplog.at_level(logging.INFO, logger="takt"), pytest.raises(KeyboardInterrupt):
-        train(stopped, Tiles(), pressing(squares(stopped), at=(5,)), SCHEDULE, settings)
+        train(stopped, Tiles(), squares(stopped), SCHEDULE, settings)
+    monkeypatch.undo()
 
     assert "stopped after step 5 of 12: the same command with --resume goes on" in caplog.text
-    assert signal.getsignal(signal.SIGINT) is before
     assert train(resumed, Tiles(), squares(resumed), SCHEDULE, replace(settings, resume=True)) == expected[5:]
-
-
-def test_ctrl_c_twice_does_not_wait_for_the_step_to_end(tmp_path: Path) -> None:
-    model = network()
-    settings = FitSettings(seed=1, checkpoint=tmp_path / "x.checkpoint")
-    with pytest.raises(KeyboardInterrupt):
-        train(model, Tiles(), pressing(squares(model), at=(1, 1)), SCHEDULE, settings)
-    assert list(tmp_path.iterdir()) == []
-
-
-def pressing(loss: Loss, *, at: tuple[int, ...]) -> Loss:
-    """A loss in whose steps Ctrl-C is pressed."""
-    steps = itertools.count(1)
-
-    def pressed(batch: TileBatch, generator: torch.Generator) -> torch.Tensor:
-        step = next(steps)
-        for _ in range(at.count(step)):
-            signal.raise_signal(signal.SIGINT)
-        return loss(batch, generator)
-
-    return pressed
 
 
 def test_where_no_bar_is_shown_a_line_a_minute_is(

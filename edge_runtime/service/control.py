@@ -28,6 +28,8 @@ _COMMITS = 1000
 _AUDIT_ROWS = 100  # with details of at most `_AUDIT_DETAIL` characters they fit into a header
 _AUDIT_DETAIL = 300
 
+_OVERTAKEN = "another change came first: ask for the status, then again"
+
 Said = tuple[str, JsonValue]  # the reply's detail and result
 
 log = structlog.get_logger()
@@ -87,7 +89,10 @@ class Control:
     def tick(self) -> None:
         """Carry out what waited for a bundle that is loaded, tested and warm by now."""
         for waiting in tuple(self._loading):
-            if all(self._broker.flow.lanes.ready(digest) for digest in waiting.digests):
+            if not all(self._broker.flow.wants(digest) for digest in waiting.digests):
+                self._loading.remove(waiting)
+                self._reply(waiting.route, waiting.request, ok=False, detail=_OVERTAKEN)
+            elif all(self._broker.flow.lanes.ready(digest) for digest in waiting.digests):
                 self._loading.remove(waiting)
                 self._carry_out(waiting.route, waiting.request, waiting.then)
 
@@ -214,10 +219,8 @@ class Control:
             back.append((seat, seat.choice.previous))
 
         def switch() -> Said:
-            for seat, facts in back:
-                if seat.choice.previous is not facts:
-                    message = f"another change on camera {seat.config.name} came first: ask for the status, then again"
-                    raise ConfigError(message)
+            if any(seat.choice.previous is not facts for seat, facts in back):
+                raise ConfigError(_OVERTAKEN)
             for seat, _ in back:
                 before = seat.choice.active
                 seat.choice.roll_back()

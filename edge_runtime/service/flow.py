@@ -154,6 +154,10 @@ class Flow:
         self._wanted = found
         lifeline.say("want", workers=[{"name": name, **facts.as_json()} for name, facts in found.items()])
 
+    def wants(self, digest: str) -> bool:
+        """Whether there should be workers of a bundle."""
+        return any(facts.digest == digest for facts in self._wanted.values())
+
     def on_worker_hello(self, route: bytes, hello: wire.WorkerHello, now_ns: int) -> bool:
         """A worker is ready; False where there should be no such worker."""
         facts = self._wanted.get(hello.worker)

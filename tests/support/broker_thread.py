@@ -53,13 +53,16 @@ class Supervising:
 class BrokerThread:
     """A running broker and connections to it."""
 
-    def __init__(self, folder: Path, cameras: list[dict[str, Any]], supervising: Supervising) -> None:
+    def __init__(
+        self, folder: Path, cameras: list[dict[str, Any]], supervising: Supervising, settings: dict[str, Any]
+    ) -> None:
         """Bind, then start the loop."""
         self.supervising = supervising
         self.facts = BundleFacts(path=folder / "a.takt", digest="a" * 64, product="p", frame=FRAME)
         tables = [{"bundle": str(folder / "a.takt"), "source": "client", **camera} for camera in cameras]
         self.config = LineConfig.model_validate(
             {"station": "press-4", "run_dir": folder / "run", "endpoint": f"tcp://127.0.0.1:{free_port()}"}
+            | settings
             | {"camera": tuple({**table, "bundle": Path(table["bundle"])} for table in tables)}
         )
         for name in ("frames", "bundles"):
@@ -135,12 +138,16 @@ class BrokerThread:
 
 
 @contextmanager
-def broker_thread(folder: Path, *cameras: dict[str, Any]) -> Iterator[BrokerThread]:
+def broker_thread(
+    folder: Path,
+    *cameras: dict[str, Any],
+    **settings: Any,  # noqa: ANN401 - as line.toml has them
+) -> Iterator[BrokerThread]:
     """A broker for the length of a test; what it tells the supervisor is kept."""
     supervising = Supervising()
     before, lifeline.say = lifeline.say, supervising.say
     try:
-        running = BrokerThread(folder, list(cameras), supervising)
+        running = BrokerThread(folder, list(cameras), supervising, settings)
         try:
             yield running
         finally:

@@ -15,6 +15,7 @@ from edge_runtime.imaging.frames import PixelFormat
 from edge_runtime.protocol import messages as m
 from edge_runtime.service.store import BundleFacts
 
+C = BundleFacts(path=Path("/srv/c.takt"), digest="c" * 64, product="r", frame=FRAME)
 B = BundleFacts(path=Path("/srv/b.takt"), digest="b" * 64, product="q", frame=FRAME)
 
 
@@ -131,7 +132,31 @@ def test_of_two_waiting_rollbacks_only_the_first_is_done(running: BrokerThread) 
     running.worker()
     first, second = (ann.hear(m.Reply) for _ in range(2))
     assert (first.ok, second.ok) == (True, False)
-    assert "another change on camera top came first" in second.detail
+    assert "another change came first" in second.detail
+
+
+def test_a_rollback_whose_bundle_is_no_longer_wanted_is_answered(tmp_path: Path) -> None:
+    """The other change lets the bundle go that was waited for: nothing would ever load it."""
+    with broker_thread(tmp_path, {"name": "top"}, warm_previous=False) as running:
+        ann = ask_to_roll_back(running)
+        staged(running, C, camera="top")
+        running.worker(C.digest)
+        assert running.control.hear(m.Reply).ok
+        assert running.ask("activate", camera="top").ok
+        reply = ann.hear(m.Reply)
+        assert (reply.ok, "another change came first" in reply.detail) == (False, True)
+        assert running.status()["cameras"][0]["bundle"]["digest"] == C.digest
+
+
+def test_a_bundle_staged_over_another_one_answers_both(running: BrokerThread) -> None:
+    staged(running, camera="top")
+    until(lambda: "bbb" in str(running.supervising.heard("want")), "its worker to be wanted")
+    ann = running.control
+    staged(running, C, camera="top")
+    first = ann.hear(m.Reply)
+    assert (first.ok, "another change came first" in first.detail) == (False, True)
+    running.worker(C.digest)
+    assert ann.hear(m.Reply).ok
 
 
 def test_a_bundle_that_cannot_be_loaded_is_dropped_and_its_failure_said(running: BrokerThread) -> None:

@@ -154,10 +154,11 @@ def make_tiling(
     else:
         core, halo = Size(config.tile, config.tile), DEFAULT_HALO if config.halo is None else config.halo
     for region in geometry.regions:
-        if image_score is ImageScoreRule.GRAPH and not _one_tile(region.plane.size, core):
+        tiles = TilePlan(plane=region.plane.size, core=core, halo=0, stride=1).count
+        if image_score is ImageScoreRule.GRAPH and tiles > 1:  # before the stride: no other halo would help
             message = (
                 f"--method {config.method} gives one score for all that its graph sees, and region {region.name} would take "
-                "several tiles, whose scores make none of the whole: use --size, or --method patchcore"
+                f"{tiles} tiles, whose scores make none of the whole: use --size, or --method patchcore"
             )
             raise ConfigError(message)
         plan = TilePlan(plane=region.plane.size, core=core, halo=halo, stride=input_stride)
@@ -179,6 +180,3 @@ def make_tiling(
         position_bound=False,
     )
 
-
-def _one_tile(plane: Size, core: Size) -> bool:
-    return plane.width <= core.width and plane.height <= core.height

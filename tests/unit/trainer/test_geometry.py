@@ -193,7 +193,7 @@ def test_a_method_of_places_takes_one_plane() -> None:
 def test_a_score_of_the_graph_refuses_tiles_with_the_reason_and_the_alternatives(halo: int) -> None:
     flags = {"method": "csflow", "tile": 32, "halo": halo}
     with pytest.raises(
-        ConfigError, match=r"--method csflow .*region frame .*several tiles.*--size, or --method patchcore"
+        ConfigError, match=r"--method csflow .*region frame would take 6 tiles.*--size, or --method patchcore"
     ):
         tiling(flags, rule=ImageScoreRule.GRAPH)
 

@@ -179,4 +179,3 @@ def make_tiling(
         batch=_TILE_BATCH if many else 1,
         position_bound=False,
     )
-

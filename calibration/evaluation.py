@@ -232,8 +232,8 @@ def _json(found: Rate | None) -> dict[str, float | int] | None:
 
 def _pixel_figures(inspector: Inspector, judged: Iterable[Judged], *, full_masks: bool) -> PixelFigures | None:
     counted = [item for item in judged if _has_truth(item.sample, full_masks=full_masks) and item.grids]
-    if not counted:
-        return None
+    if not any(grid.min() < grid.max() for item in counted for grid in item.grids.values()):
+        return None  # nothing counts, or no map tells one place from another: its method judges images only
     low, high = _range(inspector, counted)
     histogram = PixelHistogram(low, high)
     for item in progress(counted, "pixel figures"):

@@ -1,6 +1,7 @@
 """Owns `takt bench`: which measurements there are and how they are asked for."""
 
 import os
+import shlex
 import sys
 from argparse import ArgumentTypeError, Namespace
 from collections.abc import Iterator, Sequence
@@ -25,9 +26,10 @@ def bench(arguments: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="takt bench", description="Measure Takt; prints Markdown tables.")
     kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="methods|peers|rates|fit|service", parser_class=Parser
+        dest="kind", required=True, metavar="methods|scales|peers|rates|fit|service", parser_class=Parser
     )
     methods = kinds.add_parser("methods", help="accuracy and cost of every method")
+    _add_scales(kinds.add_parser("scales", help="what tiles of sensor pixels find that a squashed frame does not"))
     peers = kinds.add_parser("peers", help="accuracy of the shipped artefact against a peer's figures")
     rates = kinds.add_parser("rates", help="false rejects under conformal:0.1, and parity on held-out frames")
     fit = kinds.add_parser("fit", help="coreset selection against the plain loop")
@@ -40,10 +42,7 @@ def _parser() -> Parser:
     methods.add_argument("--precision", default="f32,bf16", help="whose latencies are measured")
     methods.add_argument("--teacher", type=Path, metavar="FILE", help="EfficientAD's, from `takt teacher`")
     methods.add_argument("--textures", type=Path, metavar="DIR", help="pictures for DRAEM and EfficientAD")
-    methods.add_argument(
-        "--keep", type=Path, metavar="FILE", help="results so far; what is there is not measured again"
-    )
-    methods.add_argument("--only-kept", action="store_true", help="show what --keep has and measure nothing")
+    _add_keep(methods)
     fit.add_argument("--set", default="cubes", help="whose patches are selected from")
     fit.add_argument("--runs", type=int, default=2, help="runs of each, in turn")
     fit.add_argument("--seeds", type=int, default=5, help="for the covering radius")
@@ -59,6 +58,21 @@ def _parser() -> Parser:
     return parser
 
 
+def _add_scales(scales: Parser) -> None:
+    scales.add_argument("dataset", type=Path, help="a data set with a test tree")
+    scales.add_argument("--methods", type=_names, default=("patchcore", "padim", "fastflow"), metavar="A,B")
+    scales.add_argument("--scales", type=_scales, default=(1.0, 0.5, 0.25), metavar="S,S", help="of the frame, tiled")
+    scales.add_argument("--tile", type=positive, default=256, metavar="N", help="core of a tile (default 256)")
+    scales.add_argument("--seeds", type=positive, default=1, metavar="N")
+    scales.add_argument("--with", dest="flags", default="", metavar="FLAGS", help="more flags of `takt fit`, for all")
+    _add_keep(scales)
+
+
+def _add_keep(parser: Parser) -> None:
+    parser.add_argument("--keep", type=Path, metavar="FILE", help="results so far; what is there is not measured again")
+    parser.add_argument("--only-kept", action="store_true", help="show what --keep has and measure nothing")
+
+
 def _lines(options: Namespace) -> Iterator[str]:
     if options.kind == "service":
         from trainer.bench.service import bench_service  # noqa: PLC0415 - torch loads only now
@@ -66,6 +80,8 @@ def _lines(options: Namespace) -> Iterator[str]:
         return bench_service(
             options.out, seconds=options.seconds, cameras=options.cameras, bundles=tuple(options.bundle)
         )
+    if options.kind == "scales":
+        return _scaled(options)
     if options.data is None or not options.data.is_dir():
         message = "--data: give the folder of the data sets, or set TAKT_DATA"
         raise ConfigError(message)
@@ -107,8 +123,40 @@ def _methods(options: Namespace) -> Iterator[str]:
     return bench_methods(plan)
 
 
+def _scaled(options: Namespace) -> Iterator[str]:
+    from trainer.bench.scales import Study, bench_scales  # noqa: PLC0415
+    from trainer.config import DEFAULT_SIZE  # noqa: PLC0415
+    from trainer.models.registry import find_method  # noqa: PLC0415
+
+    for method in options.methods:
+        find_method(method)
+    study = Study(
+        dataset=options.dataset,
+        methods=options.methods,
+        scales=options.scales,
+        tile=options.tile,
+        squashed=DEFAULT_SIZE,
+        seeds=options.seeds,
+        flags=tuple(shlex.split(options.flags)),
+        keep=options.keep,
+        only_kept=options.only_kept,
+    )
+    return bench_scales(study)
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    try:
+        found = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < scale <= 4 for scale in found):  # noqa: PLR2004 - as --scale has it
+        message = f"{text!r} is no list of scales above 0, 4 at most, such as 1,0.5,0.25"
+        raise ArgumentTypeError(message)
+    return found
 
 
 def _steps(text: str) -> dict[str, int]:

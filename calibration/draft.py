@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 
 from calibration.parity import ReferenceScore
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.load import read_valid_areas
+from edge_runtime.bundle.load import read_backgrounds, read_valid_areas
 from edge_runtime.bundle.manifest import DraftManifest, ReferenceSpec
 from edge_runtime.bundle.store import DRAFT, array_from, check_digests, read_draft_manifest
 from edge_runtime.errors import BundleError
+from edge_runtime.imaging.background import Background
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,6 +25,7 @@ class Draft:
     onnx: bytes
     members: dict[str, bytes]  # those that go into the bundle as they are: masks and licences
     valid_areas: dict[str, NDArray[np.bool_]]
+    backgrounds: dict[str, Background]
     references: tuple[tuple[ReferenceSpec, NDArray[np.float32]], ...]  # with torch's maps
 
 
@@ -47,6 +49,7 @@ def open_draft(path: Path) -> Draft:
             onnx=archive.read(manifest.graph),
             members={name: archive.read(name) for name in sorted(passed_on)},
             valid_areas=read_valid_areas(archive, manifest),
+            backgrounds=read_backgrounds(archive, manifest),
             references=tuple((spec, maps[spec.map]) for spec in manifest.references),
         )
 

@@ -11,7 +11,7 @@ from calibration.samples import DataSet, Label, Sample
 from calibration.sealing import REPORT, Sealed, recipe_fields, report_member, warn_of_no_guarantee
 from calibration.thresholds import dump_scores, region_thresholds, score_samples
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.load import load, open_artefact, read_valid_areas
+from edge_runtime.bundle.load import load, open_artefact, read_backgrounds, read_valid_areas
 from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, RegionThresholds
 from edge_runtime.bundle.store import MANIFEST, SIGNATURE, check_writable, write
 from edge_runtime.engines import Precision
@@ -48,6 +48,7 @@ def calibrate(
                 manifest,
                 open_artefact(archive, manifest, spec, threads=threads, cache_dir=None),
                 valid_areas=read_valid_areas(archive, manifest),
+                backgrounds=read_backgrounds(archive, manifest),
             )
             for spec in manifest.artefacts
         }
@@ -64,7 +65,8 @@ def calibrate(
     renewed = manifest.model_copy(
         update=recipe_fields(manifest) | {"provenance": provenance, "artefacts": specs, "members": {}}
     )
-    scorer = Scorer(renewed, scorers[specs[0].name].engine, valid_areas=scorers[specs[0].name].valid_areas)
+    default = scorers[specs[0].name]
+    scorer = Scorer(renewed, default.engine, valid_areas=default.valid_areas, backgrounds=default.backgrounds)
     inspector = Inspector(scorer, specs[0], digest="")
     evaluation = evaluate_rest(inspector, dataset)
     members |= report_member(evaluation, inspector, members)

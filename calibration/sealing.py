@@ -180,7 +180,12 @@ def _candidates(draft: Draft, precisions: Sequence[Precision], threads: int | No
             files=tuple(files.values()),
             digest=hashlib.sha256(b"".join(files.values())).hexdigest(),
         )
-        scorer = Scorer(draft.manifest, open_engine(graph, threads=threads), valid_areas=draft.valid_areas)
+        scorer = Scorer(
+            draft.manifest,
+            open_engine(graph, threads=threads),
+            valid_areas=draft.valid_areas,
+            backgrounds=draft.backgrounds,
+        )
         name = f"{engine}-{precision}"
         candidates.append(_Candidate(name=name, engine=engine, precision=precision, files=files, scorer=scorer))
     return candidates

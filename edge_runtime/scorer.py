@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edge_runtime.bundle.manifest import ImageScoreRule, Recipe, RegionSpec
 from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleError, DataError
+from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Frame, Pixels, Size
 from edge_runtime.imaging.geometry import Crop, Region, region
 from edge_runtime.imaging.maps import Map, contributing, peak_bound, pooled, smooth, upsample
@@ -67,13 +68,21 @@ class _Inspected:
 class Scorer:
     """Recipe + engine: turns frames into anomaly maps and image scores. One frame at a time; not thread-safe."""
 
-    def __init__(self, recipe: Recipe, engine: Engine, *, valid_areas: Mapping[str, NDArray[np.bool_]]) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        engine: Engine,
+        *,
+        valid_areas: Mapping[str, NDArray[np.bool_]],
+        backgrounds: Mapping[str, Background] | None = None,
+    ) -> None:
         """Lay out regions and tile plans.
 
         Args:
             recipe: geometry, tiling and map policy.
             engine: runs the tile graph.
             valid_areas: masks (frame height, frame width) by the member name that regions give.
+            backgrounds: by region; none where the recipe has none.
 
         Raises:
             BundleError: the recipe was made by a release that resizes otherwise.
@@ -88,6 +97,7 @@ class Scorer:
         self.recipe = recipe
         self.engine = engine
         self.valid_areas = valid_areas
+        self.backgrounds = backgrounds or {}
         self._inspected = {spec.name: _lay_out(recipe, spec, valid_areas) for spec in recipe.geometry.regions}
 
     def score(self, frame: Frame) -> FrameScore:
@@ -125,6 +135,15 @@ class Scorer:
         return smooth(
             upsample(grid, stride=tiling.stride, offset=tiling.offset, plane=plane), self.recipe.map_policy.sigma
         )
+
+    def valid_grid(self, name: str) -> NDArray[np.bool_] | None:
+        """(h, w): the cells of a region that its score may come from; None for all."""
+        return self._inspected[name].valid_grid
+
+    def score_gain(self, name: str) -> float:
+        """By how much the image score of a region changes, at most, where its raw map changes by 1."""
+        background = self.backgrounds.get(name)
+        return 1.0 if background is None else 1.0 / float(background.spread.min())
 
     def origin(self, name: str) -> tuple[int, int]:
         """X and y of a region's crop in the frame."""
@@ -180,14 +199,18 @@ class Scorer:
     def _image_score(self, inspected: _Inspected, grid: Map, smoothed: Callable[[], Map], graph_score: float) -> float:
         if not np.isfinite(grid).all():
             return float("nan")
+        name = inspected.region.name
+        background = self.backgrounds.get(name)
+        judged = grid if background is None else background.standardise(grid)
         match self.recipe.map_policy.image_score:
             case ImageScoreRule.MAX_RAW:
-                return _peak(grid, inspected.valid_grid)
+                return _peak(judged, inspected.valid_grid)
             case ImageScoreRule.POOLED_MAX:
                 cells = self.recipe.map_policy.pooled_cells or 1
-                return _peak(pooled(grid, cells, inspected.valid_grid), inspected.valid_grid)
+                return _peak(pooled(judged, cells, inspected.valid_grid), inspected.valid_grid)
             case ImageScoreRule.MAX_SMOOTHED:
-                return _peak(smoothed(), inspected.valid_plane)
+                plane_map = smoothed() if background is None else self.plane_map(name, judged)
+                return _peak(plane_map, inspected.valid_plane)
             case ImageScoreRule.GRAPH:
                 return graph_score
 

@@ -94,7 +94,14 @@ def _parser(prog: str, description: str) -> Parser:
     pixels.add_argument("--smallest-region", type=int, metavar="PX", help="do not list smaller regions (never decides)")
     data = parser.add_argument_group("data")
     data.add_argument("--holdout", type=float, help="share of the good images for thresholds (default 0.2)")
-    data.add_argument("--validation", type=float, help="share for constants inside the graph, where a method has some")
+    data.add_argument(
+        "--validation", type=float, help="share for constants inside the graph, the early stop and the background"
+    )
+    data.add_argument(
+        "--background",
+        choices=["auto", "on", "off"],
+        help="judge each place by what is usual there (default auto: where validation images say that it helps)",
+    )
     data.add_argument("--calibration-split", type=float, help="share of the test tree that sets thresholds too")
     data.add_argument("--limit", type=int, metavar="N", help="a seeded sample of so many images of each split")
     machine = parser.add_argument_group("machine")

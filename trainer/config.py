@@ -61,6 +61,7 @@ class BuildConfig(BaseModel):
     policy: str | None = None
     holdout: Share = 0.2
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None  # the method's own when None
+    background: Literal["auto", "on", "off"] = "auto"  # whether the image score is taken against one
     calibration_split: Share = 0.0
     limit: Positive | None = None
     full_masks: bool = False

@@ -27,8 +27,9 @@ from edge_runtime.bundle.manifest import (
 )
 from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, write
 from edge_runtime.bundle.training import TRAINING, TrainingRecord, dump_training
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.scorer import Scorer
+from trainer.background import MIN_FRAMES, choose_background
 from trainer.checkpoint import batch_of
 from trainer.config import AUTO, BuildConfig
 from trainer.data.splits import Splits
@@ -123,6 +124,7 @@ _NOT_OF_A_FIT = {
     "precision",
     "smallest_region",
     "full_masks",
+    "background",
     "device",
     "workers",
     "fit_memory_mb",
@@ -197,7 +199,9 @@ def _write(plan: Plan, fitted: _Fitted, areas: dict[str, NDArray[np.bool_]], out
     module, training = fitted.module, fitted.training
     has_image_score = plan.method.image_score is ImageScoreRule.GRAPH
     shape = plan.recipe.graph_shape(image_score=has_image_score)
-    scorer = Scorer(plan.recipe, TorchEngine(module, shape, plan.device), valid_areas=areas)
+    plan, scorer = _with_background(
+        plan, Scorer(plan.recipe, TorchEngine(module, shape, plan.device), valid_areas=areas)
+    )
     references, maps = _references(plan.recipe, scorer, _reference_samples(plan.splits, plan.config.seed))
     provenance = plan.recipe.provenance.model_copy(
         update={"fit_seconds": fitted.seconds, "peak_memory_mb": peak_memory_mb(plan.device)}
@@ -216,6 +220,24 @@ def _write(plan: Plan, fitted: _Fitted, areas: dict[str, NDArray[np.bool_]], out
         members={},
     )
     write(out, draft, members, DRAFT)
+
+
+def _with_background(plan: Plan, scorer: Scorer) -> tuple[Plan, Scorer]:
+    """The same, with a background where validation images say that one helps."""
+    wanted, validation = plan.config.background, plan.splits.validation
+    judged_by_map = plan.method.image_score is not ImageScoreRule.GRAPH
+    if wanted == "on" and len(validation) < 2:  # noqa: PLR2004 - one has no spread
+        message = f"--background on: {len(validation)} good image(s) set apart, needs 2 at least: raise --validation"
+        raise DataError(message)
+    if not judged_by_map or wanted == "off" or (wanted == "auto" and len(validation) < MIN_FRAMES):
+        return plan, scorer
+    chosen = choose_background(scorer, [sample.path for sample in validation], always=wanted == "on")
+    if chosen is None:
+        return plan, scorer
+    policy = plan.recipe.map_policy.model_copy(update={"background": chosen.spec})
+    recipe = plan.recipe.model_copy(update={"map_policy": policy})
+    judged = Scorer(recipe, scorer.engine, valid_areas=scorer.valid_areas, backgrounds=chosen.backgrounds)
+    return replace(plan, recipe=recipe, members=plan.members | chosen.members), judged
 
 
 def _references(

@@ -11,14 +11,24 @@ import torch
 from numpy.typing import NDArray
 
 from calibration.layouts import open_dataset
-from calibration.samples import DataSet, Sample
-from edge_runtime.bundle.manifest import MapPolicySpec, ProvenanceSpec, Recipe, SplitsSpec, packages
+from calibration.samples import DataSet, Label, Sample, Split
+from edge_runtime.bundle.manifest import (
+    GeometrySpec,
+    ImageScoreRule,
+    MapPolicySpec,
+    ProvenanceSpec,
+    Recipe,
+    SplitsSpec,
+    TilingSpec,
+    packages,
+)
 from edge_runtime.bundle.store import json_bytes
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import decode_png
 from trainer.backbones import Features
 from trainer.backbones.features import PixelSpec
 from trainer.backbones.weights import weights_folder
+from trainer.background import BACKGROUND_SHARE, MIN_FRAMES
 from trainer.config import DEFAULT_BACKBONE, BuildConfig
 from trainer.data.splits import Splits, split
 from trainer.devices import choose_device
@@ -74,8 +84,12 @@ def check_flags(config: BuildConfig, method: Method, processes: Processes, *, re
         if getattr(config, flag) is not None and flag not in method.settings:
             message = f"--{flag.replace('_', '-')}: the method {method.name} {why}: leave the flag out"
             raise ConfigError(message)
-    if config.validation is not None and method.validation == 0.0:
-        message = f"--validation: the method {method.name} has no constants to set apart images for: leave the flag out"
+    from_graph = method.image_score is ImageScoreRule.GRAPH
+    if config.background == "on" and from_graph:
+        message = f"--background on: the image score of {method.name} comes from its graph and not from the map: leave the flag out"
+        raise ConfigError(message)
+    if config.validation is not None and method.validation == 0.0 and (from_graph or config.background == "off"):
+        message = f"--validation: the method {method.name} has no use for images that are set apart: leave the flag out"
         raise ConfigError(message)
 
 
@@ -93,7 +107,7 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
     splits = split(
         dataset,
         holdout=config.holdout,
-        validation=method.validation if config.validation is None else config.validation,
+        validation=validation_share(config, method, dataset),
         calibration_split=config.calibration_split,
         seed=config.seed,
     )
@@ -109,35 +123,14 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         position_bound=method.position_bound,
         image_score=method.image_score,
     )
-    recipe = Recipe(
-        product=config.product or dataset.root.stem,
-        takt_version=packages().get("takt-inspect", "unknown"),
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
+    recipe = _recipe(
+        config=config,
+        dataset=dataset,
+        splits=splits,
+        method=method,
+        backbone=features.origin.backbone,
         geometry=geometry,
         tiling=tiling,
-        map_policy=MapPolicySpec(
-            upsampling="bilinear",
-            sigma=method.sigma,
-            smallest_region_px=config.smallest_region,
-            image_score=method.image_score,
-            pooled_cells=method.pooled_cells,
-        ),
-        provenance=ProvenanceSpec(
-            method=method.name,
-            backbone=features.origin.backbone,
-            dataset=dataset.root.name,
-            dataset_fingerprint=dataset.fingerprint,
-            splits=SplitsSpec(
-                fit=_digests(splits.fit),
-                validation=_digests(splits.validation),
-                calibration=_digests(splits.calibration),
-            ),
-            seed=config.seed,
-            packages=packages(),
-            config=config.model_dump(mode="json"),
-            fit_seconds=0.0,
-            peak_memory_mb=0.0,
-        ),
     )
     note = {"method": method.note} if method.note else {}
     members["LICENCES.json"] = json_bytes({"weights": asdict(features.origin), **note})
@@ -152,6 +145,61 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         device=device,
         leads=processes.leads,
     )
+
+
+def _recipe(
+    *,
+    config: BuildConfig,
+    dataset: DataSet,
+    splits: Splits,
+    method: Method,
+    backbone: str,
+    geometry: GeometrySpec,
+    tiling: TilingSpec,
+) -> Recipe:
+    """What is decided, without the fit's time and memory and without background."""
+    windows = method.pooled_windows
+    return Recipe(
+        product=config.product or dataset.root.stem,
+        takt_version=packages().get("takt-inspect", "unknown"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        geometry=geometry,
+        tiling=tiling,
+        map_policy=MapPolicySpec(
+            upsampling="bilinear",
+            sigma=method.sigma,
+            smallest_region_px=config.smallest_region,
+            image_score=method.image_score,
+            pooled_cells=None if windows is None else windows[config.tile is not None],
+        ),
+        provenance=ProvenanceSpec(
+            method=method.name,
+            backbone=backbone,
+            dataset=dataset.root.name,
+            dataset_fingerprint=dataset.fingerprint,
+            splits=SplitsSpec(
+                fit=_digests(splits.fit),
+                validation=_digests(splits.validation),
+                calibration=_digests(splits.calibration),
+            ),
+            seed=config.seed,
+            packages=packages(),
+            config=config.model_dump(mode="json"),
+            fit_seconds=0.0,
+            peak_memory_mb=0.0,
+        ),
+    )
+
+
+def validation_share(config: BuildConfig, method: Method, dataset: DataSet) -> float:
+    """What the user asked for, or the method; else what a background takes, where there are images enough for one."""
+    if config.validation is not None:
+        return config.validation
+    if method.validation or method.image_score is ImageScoreRule.GRAPH or config.background == "off":
+        return method.validation
+    good = len(dataset.select(label=Label.GOOD, split=Split.TRAIN))
+    enough = round((1 - config.holdout) * good * BACKGROUND_SHARE) >= MIN_FRAMES
+    return BACKGROUND_SHARE if enough or config.background == "on" else 0.0
 
 
 def _request(config: BuildConfig, found: FrameSurvey) -> FeatureRequest:

@@ -24,11 +24,12 @@ from numpy.typing import NDArray
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, Recipe
 from edge_runtime.bundle.selftest import self_test
-from edge_runtime.bundle.store import MANIFEST, SIGNATURE, check_digests, read_manifest
+from edge_runtime.bundle.store import MANIFEST, SIGNATURE, array_from, check_digests, read_manifest
 from edge_runtime.engines import Engine, TileGraph, open_engine
 from edge_runtime.errors import BundleError, ConfigError, DataError, ManifestError, SignatureError
+from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Size, decode_png
-from edge_runtime.scorer import Scorer
+from edge_runtime.scorer import Scorer, make_plan
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,7 +83,12 @@ def load(
         spec = _choose(manifest, artefact, path)
         engine = open_artefact(archive, manifest, spec, threads=threads, cache_dir=cache_dir)
         on_step("graphs")
-        scorer = Scorer(manifest, engine, valid_areas=read_valid_areas(archive, manifest))
+        scorer = Scorer(
+            manifest,
+            engine,
+            valid_areas=read_valid_areas(archive, manifest),
+            backgrounds=read_backgrounds(archive, manifest),
+        )
         _check_camera(manifest, camera, path)
         on_step("geometry")
         self_test(archive, manifest, spec, scorer)
@@ -122,6 +128,31 @@ def read_valid_areas(archive: Archive, recipe: Recipe) -> dict[str, NDArray[np.b
     """
     names = {region.valid_area for region in recipe.geometry.regions if region.valid_area is not None}
     return {name: _valid_area(archive, name) for name in names}
+
+
+def read_backgrounds(archive: Archive, recipe: Recipe) -> dict[str, Background]:
+    """Every region's background; empty where the recipe has none.
+
+    Raises:
+        BundleError: one is missing, is not of its region's grid, or has a spread that divides by nothing.
+    """
+    spec = recipe.map_policy.background
+    if spec is None:
+        return {}
+    found: dict[str, Background] = {}
+    for region in recipe.geometry.regions:
+        member = spec.members[region.name]
+        values = array_from(archive.read(member), member)
+        grid = make_plan(recipe, region).grid
+        whole = values.shape == (2, grid.height, grid.width) and bool(np.isfinite(values).all())
+        if not whole or not bool((values[1] > 0).all()):
+            message = (
+                f"{archive.path}: background {member} has shape {values.shape}, expected finite values of shape "
+                f"(2, {grid.height}, {grid.width}) with spreads above 0: rebuild the bundle"
+            )
+            raise BundleError(message)
+        found[region.name] = Background(values[0], values[1])
+    return found
 
 
 def _valid_area(archive: Archive, name: str) -> NDArray[np.bool_]:

@@ -111,6 +111,14 @@ class ImageScoreRule(StrEnum):
     GRAPH = "graph"  # the graph's own output, single-tile plans only
 
 
+class BackgroundSpec(Strict):
+    """Mean and spread of every region's raw map over the validation share: the image score is taken from what exceeds them."""
+
+    frames: Annotated[int, Field(ge=2)]  # that it was taken from
+    gain: float  # how many times larger a defect has to be without it, by the validation share; why it is here
+    members: dict[Name, str]  # by region: (2, h, w) float32, mean and spread at the feature grid
+
+
 class MapPolicySpec(Strict):
     """What is done to the stitched map before it is shown, measured or scored."""
 
@@ -119,12 +127,16 @@ class MapPolicySpec(Strict):
     smallest_region_px: Count  # listed regions below this area are left out; never decides
     image_score: ImageScoreRule
     pooled_cells: Annotated[int, Field(ge=1, le=99)] | None = None  # odd; given for `pooled_max` and for no other rule
+    background: BackgroundSpec | None = None  # None: the image score is taken from the raw map
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         pooled = self.image_score is ImageScoreRule.POOLED_MAX
         if pooled != (self.pooled_cells is not None) or (self.pooled_cells or 1) % 2 == 0:
             message = f"pooled_cells is {self.pooled_cells}: an odd number with pooled_max, absent otherwise"
+            raise ValueError(message)
+        if self.background is not None and self.image_score is ImageScoreRule.GRAPH:
+            message = "background: the image score comes from the graph, which knows no map to standardise"
             raise ValueError(message)
         return self
 
@@ -162,6 +174,14 @@ class Recipe(Strict):
     tiling: TilingSpec
     map_policy: MapPolicySpec
     provenance: ProvenanceSpec
+
+    @model_validator(mode="after")
+    def _check_background(self) -> Self:
+        background, names = self.map_policy.background, {region.name for region in self.geometry.regions}
+        if background is not None and set(background.members) != names:
+            message = f"background: given for {sorted(background.members)}, regions are {sorted(names)}"
+            raise ValueError(message)
+        return self
 
     @model_validator(mode="after")
     def _check_tiles(self) -> Self:

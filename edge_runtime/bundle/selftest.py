@@ -35,26 +35,31 @@ def self_test(archive: Archive, manifest: Manifest, artefact: ArtefactSpec, scor
             raise SelfTestError(message)
         for expected in own:
             sealed = array_from(archive.read(expected.map), expected.map)
-            _compare(scored[expected.region], expected, sealed, manifest.golden_tolerance, golden.name, archive)
+            where = f"{archive.path}: self-test: golden frame {golden.name}, artefact {expected.artefact}, region {expected.region}"
+            _check_form(scored[expected.region].grid, sealed, where)
+            allowed = manifest.golden_tolerance * value_range(sealed)
+            gain = scorer.score_gain(expected.region)
+            _compare(scored[expected.region], expected, sealed, allowed=allowed, gain=gain, where=where)
+
+
+def _check_form(found: Map, sealed: Map, where: str) -> None:
+    if (found.shape, found.dtype) != (sealed.shape, sealed.dtype) or not np.isfinite(sealed).all():
+        message = (
+            f"{where}: map is {found.dtype} {found.shape}, sealed was {sealed.dtype} {sealed.shape}; "
+            "all values must be finite: rebuild the bundle"
+        )
+        raise SelfTestError(message)
 
 
 def _compare(
-    found: RegionScore, expected: GoldenExpectation, sealed: Map, tolerance: float, name: str, archive: Archive
+    found: RegionScore, expected: GoldenExpectation, sealed: Map, *, allowed: float, gain: float, where: str
 ) -> None:
-    if (found.grid.shape, found.grid.dtype) != (sealed.shape, sealed.dtype) or not np.isfinite(sealed).all():
-        message = (
-            f"{archive.path}: self-test: map of {name} is {found.grid.dtype} {found.grid.shape}, sealed was "
-            f"{sealed.dtype} {sealed.shape}; all values must be finite: rebuild the bundle"
-        )
-        raise SelfTestError(message)
-    allowed = tolerance * value_range(sealed)
     map_error = float(np.abs(found.grid - sealed).max())
     score_error = abs(found.image_score - expected.score)
-    if not (map_error <= allowed and score_error <= allowed):  # NaN fails too
+    if not (map_error <= allowed and score_error <= allowed * gain):  # NaN fails too
         message = (
-            f"{archive.path}: self-test: golden frame {name}, artefact {expected.artefact}, region {expected.region}: map differs by "
-            f"{map_error:.3g} and score by {score_error:.3g}, allowed are {allowed:.3g}: this machine computes otherwise; "
-            "try another artefact, or seal the draft here"
+            f"{where}: map differs by {map_error:.3g}, allowed is {allowed:.3g}, and score by {score_error:.3g}, allowed is "
+            f"{allowed * gain:.3g}: this machine computes otherwise; try another artefact, or seal the draft here"
         )
         raise SelfTestError(message)
 

@@ -140,6 +140,23 @@ SCHEMA_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda m: m["map_policy"].update(image_score="graph", pooled_cells=None),
         "has_image_score is false",
     ),
+    "background of a graph's score": (
+        lambda m: (
+            m.update(has_image_score=True),
+            m["map_policy"].update(
+                image_score="graph",
+                pooled_cells=None,
+                background={"frames": 20, "gain": 1.2, "members": {"frame": "background/frame.npy"}},
+            ),
+        ),
+        "no map to standardise",
+    ),
+    "background of another region": (
+        lambda m: m["map_policy"].update(
+            background={"frames": 20, "gain": 1.2, "members": {"lid": "background/lid.npy"}}
+        ),
+        "given for ['lid'], regions are ['frame']",
+    ),
     "score of a graph for many tiles": (
         lambda m: (
             m.update(has_image_score=True),
@@ -343,6 +360,52 @@ def test_a_valid_area_of_another_size_is_a_config_error(reseal: Reseal) -> None:
     mask = cv2.imencode(".png", np.full((48, 96), 255, np.uint8))[1].tobytes()
     path = reseal(lambda m: m["geometry"]["regions"][0].update(valid_area="mask.png"), members={"mask.png": mask})
     assert "96x48" in refused(path, ConfigError, COMPILED)
+
+
+BACKGROUND = "background/frame.npy"
+
+
+def with_background(reseal: Reseal, values: np.ndarray[Any, Any]) -> Path:
+    spec = {"frames": 20, "gain": 1.2, "members": {"frame": BACKGROUND}}
+    return reseal(lambda m: m["map_policy"].update(background=spec), members={BACKGROUND: array_bytes(values)})
+
+
+def grid_of(members: Members) -> tuple[int, ...]:
+    shape: tuple[int, ...] = array_from(members[GOLDEN_MAP], GOLDEN_MAP).shape
+    return shape
+
+
+def test_a_background_that_changes_nothing_passes_every_step(reseal: Reseal, small_members: Members) -> None:
+    zero = np.zeros(grid_of(small_members), np.float32)
+    steps: list[str] = []
+    load(with_background(reseal, np.stack([zero, zero + 1])), on_step=steps.append)
+    assert steps == STEPS
+
+
+def test_the_score_is_taken_against_the_background_and_the_self_test_sees_it(
+    reseal: Reseal, small_members: Members
+) -> None:
+    zero = np.zeros(grid_of(small_members), np.float32)
+    assert "score by" in refused(with_background(reseal, np.stack([zero + 1, zero + 1])), SelfTestError, LAID_OUT)
+
+
+@pytest.mark.parametrize("fault", ["another grid", "no spread", "negative spread", "not finite", "one of two"])
+def test_a_background_that_cannot_be_one_is_a_bundle_error(reseal: Reseal, small_members: Members, fault: str) -> None:
+    values = np.ones((2, *grid_of(small_members)), np.float32)
+    match fault:
+        case "another grid":
+            values = values[:, 1:]
+        case "no spread":
+            values[1, 0, 0] = 0
+        case "negative spread":
+            values[1, -1, -1] = -1
+        case "not finite":
+            values[0, 0, 0] = np.nan
+        case _:
+            values = values[0]
+    message = refused(with_background(reseal, values), BundleError, COMPILED)
+    assert BACKGROUND in message
+    assert "rebuild the bundle" in message
 
 
 # 8. self-test

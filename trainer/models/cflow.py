@@ -133,7 +133,7 @@ class CFlowMethod:
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = False
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
-    pooled_cells: int | None = None
+    pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "steps", "learning_rate"})
     validation: float = 0.1

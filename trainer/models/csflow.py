@@ -130,7 +130,7 @@ class CSFlowMethod:
     layers: tuple[str, ...] = ("layer3",)
     position_bound: bool = False
     image_score: ImageScoreRule = ImageScoreRule.GRAPH
-    pooled_cells: int | None = None
+    pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "steps", "learning_rate"})
     validation: float = 0.1

@@ -72,7 +72,7 @@ class DRAEMMethod:
     layers: tuple[str, ...] = ()
     position_bound: bool = False
     image_score: ImageScoreRule = ImageScoreRule.POOLED_MAX
-    pooled_cells: int | None = POOLED  # a cell is a pixel
+    pooled_windows: tuple[int, int] | None = (POOLED, POOLED)  # a cell is a pixel
     sigma: float = 0.0
     settings: frozenset[str] = frozenset({"steps", "learning_rate", "width", "textures"})
     validation: float = 0.0

@@ -119,7 +119,7 @@ class EfficientADMethod:
     layers: tuple[str, ...] = ()
     position_bound: bool = False
     image_score: ImageScoreRule = ImageScoreRule.MAX_RAW
-    pooled_cells: int | None = None
+    pooled_windows: tuple[int, int] | None = None
     sigma: float = 0.0
     settings: frozenset[str] = frozenset({"steps", "learning_rate", "teacher", "textures"})
     validation: float = 0.1

@@ -113,7 +113,7 @@ class GaussianADMethod:
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = False
     image_score: ImageScoreRule = ImageScoreRule.GRAPH
-    pooled_cells: int | None = None
+    pooled_windows: tuple[int, int] | None = None
     sigma: float = 0.0  # there is nothing to smooth in a constant
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights"})
     validation: float = 0.0

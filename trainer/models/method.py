@@ -134,8 +134,8 @@ class Method(Protocol):
         """Where the image score comes from."""
 
     @property
-    def pooled_cells(self) -> int | None:
-        """Side of the window that `pooled_max` averages over; None for other rules."""
+    def pooled_windows(self) -> tuple[int, int] | None:
+        """Sides of the windows that `pooled_max` averages over, in planes of one input and of tiles; None for other rules."""
 
     @property
     def sigma(self) -> float:

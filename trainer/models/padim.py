@@ -143,7 +143,7 @@ class PaDiMMethod:
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = True
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
-    pooled_cells: int | None = None
+    pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights"})
     validation: float = 0.0

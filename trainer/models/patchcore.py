@@ -69,7 +69,7 @@ class PatchCoreMethod:
     layers: tuple[str, ...] = ("layer2", "layer3")
     position_bound: bool = False
     image_score: ImageScoreRule = ImageScoreRule.POOLED_MAX
-    pooled_cells: int | None = 3
+    pooled_windows: tuple[int, int] | None = (3, 5)  # tiles see more of the part: more cells, more noise
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "coreset"})
     validation: float = 0.0

@@ -127,7 +127,7 @@ class SPADEMethod:
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = False
     image_score: ImageScoreRule = ImageScoreRule.GRAPH
-    pooled_cells: int | None = None
+    pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights"})
     validation: float = 0.0

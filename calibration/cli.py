@@ -16,7 +16,7 @@ from calibration.sealing import seal as seal_draft
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.training import read_training
 from edge_runtime.cli import write_json
-from edge_runtime.commands.arguments import Parser, folder, positive
+from edge_runtime.commands.arguments import Parser, folder, frame_size, positive
 from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError
 from edge_runtime.inspector import Inspector
@@ -81,13 +81,19 @@ def calibrate(arguments: Sequence[str]) -> int:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--out", type=Path, required=True, help="the bundle to write")
     parser.add_argument("--policy", help="how thresholds are set, such as conformal:0.01")
+    parser.add_argument(
+        "--frame",
+        type=frame_size,
+        metavar="WxH",
+        help="inspect frames of another size from now on: those of the data set",
+    )
     parser.add_argument("--limit", type=positive, help="a seeded sample of so many images of each split")
     parser.add_argument("--seed", type=int, default=0, help="of that sample")
     parser.add_argument("--json", action="store_true", help="one JSON object on stdout")
     options = parser.parse_args(arguments)
     dataset = open_dataset(options.dataset, limit=options.limit, seed=options.seed)
     policy = None if options.policy is None else parse_policy(options.policy)
-    sealed = calibrate_bundle(options.bundle, dataset, options.out, policy=policy)
+    sealed = calibrate_bundle(options.bundle, dataset, options.out, policy=policy, frame=options.frame)
     if sealed.n_left_out:
         sys.stderr.write(f"{sealed.n_left_out} image(s) left out: the model was fitted to them\n")
     report_sealed(sealed, None, as_json=options.json)

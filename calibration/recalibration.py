@@ -1,12 +1,16 @@
-"""Owns `takt calibrate`: new thresholds for a sealed bundle, in a new bundle. Needs no torch and no trainer."""
+"""Owns `takt calibrate`: new thresholds, and perhaps frames of another size, for a sealed bundle, in a new bundle. Needs no torch."""
 
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from calibration.evaluation import evaluate_rest
+from calibration.golden import golden_frames
+from calibration.other_frames import on_frames_of
 from calibration.parity import load_parity, recount
+from calibration.perturb import HELD_OUT
 from calibration.policies import Policy
+from calibration.references import reference_frames
 from calibration.samples import DataSet, Label, Sample
 from calibration.sealing import REPORT, Sealed, recipe_fields, report_member, warn_of_no_guarantee
 from calibration.thresholds import dump_scores, region_thresholds, score_samples
@@ -16,12 +20,19 @@ from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, RegionThreshold
 from edge_runtime.bundle.store import MANIFEST, SIGNATURE, check_writable, write
 from edge_runtime.engines import Precision
 from edge_runtime.errors import DataError
+from edge_runtime.imaging.frames import Size
 from edge_runtime.inspector import Inspector
 from edge_runtime.scorer import Scorer
 
 
 def calibrate(
-    path: Path, dataset: DataSet, out: Path, *, policy: Policy | None = None, threads: int | None = None
+    path: Path,
+    dataset: DataSet,
+    out: Path,
+    *,
+    policy: Policy | None = None,
+    frame: Size | None = None,
+    threads: int | None = None,
 ) -> Sealed:
     """Set new thresholds from new images, for every artefact of a bundle, and write a new bundle.
 
@@ -30,6 +41,7 @@ def calibrate(
         dataset: see `calibration_samples` for which images are used.
         out: the bundle to write.
         policy: sets the thresholds; chosen by the number of good images when None.
+        frame: inspect frames of this size from now on; those of the bundle when None.
         threads: CPU threads of one inference.
 
     Raises:
@@ -37,9 +49,12 @@ def calibrate(
         DataError: an image cannot be used, or none is left.
         CalibrationError: the policy cannot be met.
         ParityError: at the new thresholds an artefact decides otherwise than torch did.
+        ConfigError: the model cannot look at frames of another size.
     """
     check_writable(out)
     manifest = load(path, threads=threads).manifest  # every step of verification, before anything is built on it
+    if frame is not None:
+        manifest = on_frames_of(manifest, frame)
     samples, left_out = calibration_samples(manifest, dataset, policy)
     with Archive(path) as archive:
         members = {name: archive.read(name) for name in sorted(archive.names - {MANIFEST, SIGNATURE, REPORT})}
@@ -52,6 +67,8 @@ def calibrate(
             )
             for spec in manifest.artefacts
         }
+    if frame is not None:
+        manifest, members = _with_golden(manifest, members, scorers, dataset)
     sets = {name: score_samples(scorer, samples, f"calibrate {name}") for name, scorer in scorers.items()}
     thresholds = {
         spec.name: region_thresholds(scorers[spec.name], sets[spec.name], policy, _shown(spec))
@@ -77,6 +94,18 @@ def calibrate(
     return Sealed(
         path=out, digest=digest, manifest=renewed, evaluation=evaluation, inspector=inspector, n_left_out=left_out
     )
+
+
+def _with_golden(
+    manifest: Manifest, members: dict[str, bytes], scorers: Mapping[str, Scorer], dataset: DataSet
+) -> tuple[Manifest, dict[str, bytes]]:
+    """The same with golden frames of the data set, as it is and with a painted defect, in place of those that it had."""
+    regions = next(iter(scorers.values())).regions
+    wanted = [(dataset.samples[0], variant) for variant in HELD_OUT]
+    golden, made = golden_frames(list(reference_frames(manifest, regions, wanted)), scorers)
+    old = {golden.frame for golden in manifest.golden} | {e.map for golden in manifest.golden for e in golden.expected}
+    kept = {name: data for name, data in members.items() if name not in old and not name.startswith("background/")}
+    return manifest.model_copy(update={"golden": golden}), kept | made
 
 
 def calibration_samples(manifest: Manifest, dataset: DataSet, policy: Policy | None) -> tuple[list[Sample], int]:

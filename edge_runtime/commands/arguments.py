@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.frames import Size
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,6 +32,19 @@ def positive(text: str) -> int:
         message = f"{text!r} is not a whole number of 1 or more"
         raise argparse.ArgumentTypeError(message)
     return int(text)
+
+
+def frame_size(text: str) -> Size:
+    """`WxH` in pixels, as a flag's type.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    width, _, height = text.lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+        message = f"{text!r} is not of the form WxH, such as 4096x3000"
+        raise argparse.ArgumentTypeError(message)
+    return Size(int(width), int(height))
 
 
 def folder(text: str) -> Path:

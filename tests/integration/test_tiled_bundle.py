@@ -8,9 +8,12 @@ from numpy.typing import NDArray
 
 from calibration.layouts import open_dataset
 from calibration.perturb import paint_defect
+from calibration.policies import parse_policy
+from calibration.recalibration import calibrate
 from calibration.sealing import seal
-from edge_runtime.decision import Verdict
-from edge_runtime.imaging.frames import encode_png
+from edge_runtime.bundle.archive import Archive
+from edge_runtime.decision import Reason, Verdict
+from edge_runtime.imaging.frames import Size, encode_png
 from edge_runtime.inspector import Inspector
 from edge_runtime.scorer import make_plan
 from trainer.config import make_config
@@ -20,24 +23,29 @@ WIDTH, HEIGHT = 1130, 460
 CORE, HALO = 192, 32
 
 
-def sheet(seed: int) -> NDArray[np.uint8]:
-    """Rolled metal sheet: grain along x, slow shading, noise; (460, 1130, 3)."""
+def sheet(seed: int, width: int = WIDTH, height: int = HEIGHT) -> NDArray[np.uint8]:
+    """Rolled metal sheet: grain along x, slow shading, noise; (height, width, 3)."""
     random = np.random.default_rng(seed)
-    grain = np.repeat(random.normal(0, 6, (HEIGHT, WIDTH // 10)), 10, axis=1)
-    shade = 10 * np.sin(np.linspace(0, 3, WIDTH) + random.uniform(0, 6))
-    grey = 120 + grain + shade + random.normal(0, 3, (HEIGHT, WIDTH))
+    grain = np.repeat(random.normal(0, 6, (height, width // 10)), 10, axis=1)
+    shade = 10 * np.sin(np.linspace(0, 3, width) + random.uniform(0, 6))
+    grey = 120 + grain + shade + random.normal(0, 3, (height, width))
     return np.clip(grey, 0, 255).astype(np.uint8)[:, :, np.newaxis].repeat(3, axis=2)
 
 
 @pytest.fixture(scope="module")
-def inspector(tmp_path_factory: pytest.TempPathFactory) -> Inspector:
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sheet")
     (folder / "good").mkdir()
     for seed in range(14):
         (folder / "good" / f"{seed:02}.png").write_bytes(encode_png(sheet(seed)))
     flags = {"backbone": "gabor", "tile": CORE, "halo": HALO, "coreset": 300, "holdout": 0.4, "workers": 0}
     fit(make_config(flags | {"policy": "sigma:5"}, None), folder / "good", folder / "sheet.draft")
-    bundle: Path = seal(folder / "sheet.draft", open_dataset(folder / "good"), folder / "sheet.takt").path
+    sealed: Path = seal(folder / "sheet.draft", open_dataset(folder / "good"), folder / "sheet.takt").path
+    return sealed
+
+
+@pytest.fixture(scope="module")
+def inspector(bundle: Path) -> Inspector:
     return Inspector.open(bundle)
 
 
@@ -77,3 +85,24 @@ def test_a_defect_on_every_tile_border_corner_and_centre_is_rejected_and_listed_
         assert best.x <= x < best.x + best.width, (x, y, best)
         assert best.y <= y < best.y + best.height, (x, y, best)
         assert max(best.width, best.height) < 3 * CORE // 4, (x, y, best)
+
+
+@pytest.mark.parametrize(("width", "height"), [(700, 500), (1500, 200), (150, 120)])
+def test_calibrated_for_frames_of_another_size_it_inspects_those_and_no_others(
+    bundle: Path, tmp_path: Path, width: int, height: int
+) -> None:
+    good = tmp_path / "good"
+    good.mkdir()
+    for seed in range(8):
+        (good / f"{seed}.png").write_bytes(encode_png(sheet(200 + seed, width, height)))
+    out = tmp_path / "other.takt"
+    calibrate(bundle, open_dataset(good), out, policy=parse_policy("sigma:5"), frame=Size(width, height))
+    other = Inspector.open(out)  # its golden frames are of the new size, too
+    assert other.inspect(sheet(100, width, height)).verdict is Verdict.ACCEPT
+    frame, shape = sheet(101, width, height), np.zeros((height, width), dtype=np.bool_)
+    shape[-15:, -15:] = True
+    paint_defect(frame, shape, white=255)
+    assert other.inspect(frame).verdict is Verdict.REJECT
+    assert other.inspect(sheet(100)).reason is Reason.BAD_IMAGE
+    with Archive(out) as archive:
+        assert len([name for name in archive.names if name.startswith("golden/") and name.endswith(".png")]) == 2

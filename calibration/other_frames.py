@@ -1,0 +1,50 @@
+"""Owns laying a tiled bundle's model on frames of another size: another camera, the same scale of the same parts."""
+
+import logging
+
+from edge_runtime.bundle.manifest import CropSpec, Manifest, RegionSpec, SizeSpec
+from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.frames import Size
+
+_LOG = logging.getLogger("takt")
+
+
+def on_frames_of(manifest: Manifest, frame: Size) -> Manifest:
+    """The manifest with the geometry of another frame size; thresholds and golden frames are still those of the old one.
+
+    What a bundle knows of places ends here: its background is left out.
+
+    Raises:
+        ConfigError: the model looks at frames as a whole, or its regions are places of the old frame.
+    """
+    region = _only_region(manifest)
+    tiling, plane = manifest.tiling, region.plane.size
+    if tiling.position_bound:
+        message = f"--frame: {manifest.provenance.method} keeps statistics for every place of {region.crop.size}: build it from frames of {frame}"
+        raise ConfigError(message)
+    if tiling.core.size == plane and tiling.halo == 0:
+        message = (
+            f"--frame: the bundle scales a whole frame of {region.crop.size} to one input of {plane}, a frame of {frame} would "
+            "look otherwise: build with --tile, or from such frames"
+        )
+        raise ConfigError(message)
+    if manifest.map_policy.background is not None:
+        _LOG.warning("the background was of places of the old frame and is left out: image scores are raw now")
+    width = max(1, round(frame.width * plane.width / region.crop.size.width))
+    height = max(1, round(frame.height * plane.height / region.crop.size.height))
+    size = SizeSpec(width=frame.width, height=frame.height)
+    crop = CropSpec(x1=0, y1=0, x2=frame.width, y2=frame.height)
+    renewed = region.model_copy(update={"crop": crop, "plane": SizeSpec(width=width, height=height)})
+    geometry = manifest.geometry.model_copy(update={"frame": size, "regions": (renewed,)})
+    policy = manifest.map_policy.model_copy(update={"background": None})
+    return manifest.model_copy(update={"geometry": geometry, "map_policy": policy})
+
+
+def _only_region(manifest: Manifest) -> RegionSpec:
+    region, *more = manifest.geometry.regions
+    whole = region.crop.size == manifest.geometry.frame.size and region.polygon is None and region.valid_area is None
+    if more or not whole:
+        names = ", ".join(spec.name for spec in manifest.geometry.regions)
+        message = f"--frame: the bundle inspects regions of its own frame ({names}), which lie nowhere on another: build it from such frames"
+        raise ConfigError(message)
+    return region

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from calibration.cli import parse_precisions
-from edge_runtime.commands.arguments import Parser, positive
+from edge_runtime.commands.arguments import Parser, folder, frame_size, positive
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.frames import Size
 from trainer.bench.peers import SETS
 
 PEER_METHODS = ("padim", "patchcore")
@@ -17,7 +18,8 @@ PEER_METHODS = ("padim", "patchcore")
 
 def bench(arguments: Sequence[str]) -> int:
     """Run one measurement."""
-    for line in _lines(_parser().parse_args(arguments)):
+    options = _parser().parse_args(arguments)
+    for line in options.measure(options):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
     return 0
@@ -26,39 +28,66 @@ def bench(arguments: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="takt bench", description="Measure Takt; prints Markdown tables.")
     kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="methods|scales|peers|rates|fit|service", parser_class=Parser
+        required=True, metavar="methods|scales|defects|peers|rates|fit|service", parser_class=Parser
     )
-    methods = kinds.add_parser("methods", help="accuracy and cost of every method")
+    _add_methods(kinds.add_parser("methods", help="accuracy and cost of every method"))
     _add_scales(kinds.add_parser("scales", help="what tiles of sensor pixels find that a squashed frame does not"))
+    _add_defects(kinds.add_parser("defects", help="small defects in large frames, squashed and in tiles"))
     peers = kinds.add_parser("peers", help="accuracy of the shipped artefact against a peer's figures")
+    peers.set_defaults(measure=_peers)
+    _add_sets(peers, seeds=3, methods=PEER_METHODS)
     rates = kinds.add_parser("rates", help="false rejects under conformal:0.1, and parity on held-out frames")
-    fit = kinds.add_parser("fit", help="coreset selection against the plain loop")
-    for part, seeds, default in ((methods, 1, None), (peers, 3, PEER_METHODS), (rates, 5, ("patchcore",))):
-        part.add_argument("--sets", type=_names, default=SETS, metavar="A,B", help="names of folders")
-        part.add_argument("--seeds", type=positive, default=seeds, metavar="N")
-        part.add_argument("--methods", type=_names, default=default, metavar="A,B")
+    rates.set_defaults(measure=_rates)
+    _add_sets(rates, seeds=5, methods=("patchcore",))
+    _add_fit(kinds.add_parser("fit", help="coreset selection against the plain loop"))
+    _add_service(
+        kinds.add_parser("service", help="what a running service costs a trigger, bears, and how soon it is back")
+    )
+    return parser
+
+
+def _add_sets(parser: Parser, *, seeds: int, methods: tuple[str, ...] | None) -> None:
+    parser.add_argument("--sets", type=_names, default=SETS, metavar="A,B", help="names of folders")
+    parser.add_argument("--seeds", type=positive, default=seeds, metavar="N")
+    parser.add_argument("--methods", type=_names, default=methods, metavar="A,B")
+    _add_data(parser)
+
+
+def _add_data(parser: Parser) -> None:
+    parser.add_argument("--data", type=Path, default=_data(), help="folder of data sets (default: TAKT_DATA)")
+
+
+def _add_methods(methods: Parser) -> None:
+    methods.set_defaults(measure=_methods)
+    _add_sets(methods, seeds=1, methods=None)
     methods.add_argument("--schedule", choices=["full", "reduced"], help="full where there is a GPU, else reduced")
     methods.add_argument("--steps", type=_steps, default={}, metavar="A=N,B=N", help="steps of single methods")
     methods.add_argument("--precision", default="f32,bf16", help="whose latencies are measured")
     methods.add_argument("--teacher", type=Path, metavar="FILE", help="EfficientAD's, from `takt teacher`")
     methods.add_argument("--textures", type=Path, metavar="DIR", help="pictures for DRAEM and EfficientAD")
     _add_keep(methods)
+
+
+def _add_fit(fit: Parser) -> None:
+    fit.set_defaults(measure=_fit)
     fit.add_argument("--set", default="cubes", help="whose patches are selected from")
     fit.add_argument("--runs", type=int, default=2, help="runs of each, in turn")
     fit.add_argument("--seeds", type=int, default=5, help="for the covering radius")
-    for part in (methods, peers, rates, fit):
-        part.add_argument("--data", type=Path, default=_data(), help="folder of data sets (default: TAKT_DATA)")
-    service = kinds.add_parser("service", help="what a running service costs a trigger, bears, and how soon it is back")
+    _add_data(fit)
+
+
+def _add_service(service: Parser) -> None:
+    service.set_defaults(measure=_service)
     service.add_argument("--seconds", type=positive, default=60, metavar="N", help="of full load (default 60)")
     service.add_argument("--cameras", type=positive, default=4, metavar="N", help="at full load (default 4)")
     service.add_argument(
         "--bundle", type=Path, action="append", default=[], metavar="FILE", help="measured beside the stub; repeatable"
     )
     service.add_argument("--out", type=Path, metavar="DIR", help="where its files stay; else they are removed")
-    return parser
 
 
 def _add_scales(scales: Parser) -> None:
+    scales.set_defaults(measure=_scaled)
     scales.add_argument("dataset", type=Path, help="a data set with a test tree")
     scales.add_argument("--methods", type=_names, default=("patchcore", "padim", "fastflow"), metavar="A,B")
     scales.add_argument("--scales", type=_scales, default=(1.0, 0.5, 0.25), metavar="S,S", help="of the frame, tiled")
@@ -68,36 +97,63 @@ def _add_scales(scales: Parser) -> None:
     _add_keep(scales)
 
 
+def _add_defects(defects: Parser) -> None:
+    defects.set_defaults(measure=_defects)
+    defects.add_argument(
+        "--out", type=Path, required=True, metavar="DIR", help="frames, bundles, picture; frames are kept"
+    )
+    defects.add_argument("--frame", type=frame_size, default=Size(4096, 3000), metavar="WxH")
+    defects.add_argument(
+        "--diameters", type=_counts, default=(6, 9, 12, 18, 24, 48), metavar="PX,PX", help="of the pits"
+    )
+    defects.add_argument("--each", type=positive, default=4, metavar="N", help="frames of each diameter")
+    defects.add_argument("--train", type=positive, default=10, metavar="N", help="good frames to build from")
+    defects.add_argument("--good", type=positive, default=6, metavar="N", help="good frames to test on")
+    defects.add_argument("--tile", type=positive, default=512, metavar="N", help="core of a tile (default 512)")
+    defects.add_argument(
+        "--with", dest="flags", default="", metavar="FLAGS", help="more flags of `takt build`, for both"
+    )
+
+
 def _add_keep(parser: Parser) -> None:
     parser.add_argument("--keep", type=Path, metavar="FILE", help="results so far; what is there is not measured again")
     parser.add_argument("--only-kept", action="store_true", help="show what --keep has and measure nothing")
 
 
-def _lines(options: Namespace) -> Iterator[str]:
-    if options.kind == "service":
-        from trainer.bench.service import bench_service  # noqa: PLC0415 - torch loads only now
+def _service(options: Namespace) -> Iterator[str]:
+    from trainer.bench.service import bench_service  # noqa: PLC0415 - torch loads only now
 
-        return bench_service(
-            options.out, seconds=options.seconds, cameras=options.cameras, bundles=tuple(options.bundle)
-        )
-    if options.kind == "scales":
-        return _scaled(options)
+    return bench_service(options.out, seconds=options.seconds, cameras=options.cameras, bundles=tuple(options.bundle))
+
+
+def _fit(options: Namespace) -> Iterator[str]:
+    from trainer.bench.coreset import bench_coreset  # noqa: PLC0415
+
+    return bench_coreset(_sets(options) / options.set, runs=options.runs, seeds=options.seeds)
+
+
+def _peers(options: Namespace) -> Iterator[str]:
+    from trainer.bench.comparison import bench_peers  # noqa: PLC0415
+
+    return bench_peers(_sets(options), options.sets, options.methods, options.seeds)
+
+
+def _rates(options: Namespace) -> Iterator[str]:
+    from trainer.bench.rates import bench_rates  # noqa: PLC0415
+
+    return bench_rates(_sets(options), options.sets, options.methods, options.seeds)
+
+
+def _sets(options: Namespace) -> Path:
+    """The folder of data sets.
+
+    Raises:
+        ConfigError: there is none.
+    """
     if options.data is None or not options.data.is_dir():
         message = "--data: give the folder of the data sets, or set TAKT_DATA"
         raise ConfigError(message)
-    if options.kind == "fit":
-        from trainer.bench.coreset import bench_coreset  # noqa: PLC0415
-
-        return bench_coreset(options.data / options.set, runs=options.runs, seeds=options.seeds)
-    if options.kind == "peers":
-        from trainer.bench.comparison import bench_peers  # noqa: PLC0415
-
-        return bench_peers(options.data, options.sets, options.methods, options.seeds)
-    if options.kind == "rates":
-        from trainer.bench.rates import bench_rates  # noqa: PLC0415
-
-        return bench_rates(options.data, options.sets, options.methods, options.seeds)
-    return _methods(options)
+    return Path(options.data)
 
 
 def _methods(options: Namespace) -> Iterator[str]:
@@ -108,7 +164,7 @@ def _methods(options: Namespace) -> Iterator[str]:
     for method in (*chosen, *options.steps):
         find_method(method)
     plan = Plan(
-        data=options.data,
+        data=_sets(options),
         sets=options.sets,
         methods=chosen,
         seeds=options.seeds,
@@ -144,8 +200,28 @@ def _scaled(options: Namespace) -> Iterator[str]:
     return bench_scales(study)
 
 
+def _defects(options: Namespace) -> Iterator[str]:
+    from trainer.bench.defects import Study, bench_defects  # noqa: PLC0415
+
+    study = Study(
+        folder=folder(str(options.out)),
+        frame=options.frame,
+        diameters_px=options.diameters,
+        each=options.each,
+        train=options.train,
+        good=options.good,
+        tile=options.tile,
+        flags=tuple(shlex.split(options.flags)),
+    )
+    return bench_defects(study)
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(positive(part) for part in text.split(","))
 
 
 def _scales(text: str) -> tuple[float, ...]:

@@ -112,8 +112,8 @@ def region(
     if on_plane is not None and not on_plane.any():
         what = " and ".join(["polygon"] * (polygon is not None) + ["valid-area mask"] * (valid_area is not None))
         message = (
-            f"region {name}: {what} leave(s) no pixel of its box {crop.x1},{crop.y1},{crop.x2},{crop.y2} in the frame "
-            f"{frame} to inspect: valid pixels lie inside the polygon and are above 0 in the mask"
+            f"region {name}: nothing is left to inspect of its box {crop.x1},{crop.y1},{crop.x2},{crop.y2} in the frame "
+            f"{frame} by its {what}: valid pixels lie inside the polygon and are above 0 in the mask"
         )
         raise ConfigError(message)
     return made

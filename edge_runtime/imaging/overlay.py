@@ -71,8 +71,8 @@ def _outline(picture: NDArray[np.uint8], region: Region, thickness: int, *, name
     )
     cv2.drawContours(picture, found, -1, _INSPECTED, thickness)
     if named:
-        height = 8 * (thickness + 1) / 22  # of letters; 22 pixels at a scale of 1
-        place = (crop.x1 + 2 * thickness, min(crop.y1 + 12 * (thickness + 1), crop.y2))
+        height = 5 * (thickness + 1) / 22  # of letters; 22 pixels at a scale of 1
+        place = (crop.x1 + 2 * thickness, min(crop.y1 + 8 * (thickness + 1), crop.y2))
         for colour, width in (((0, 0, 0), 2 * thickness + 1), (_INSPECTED, thickness)):
             cv2.putText(picture, region.name, place, cv2.FONT_HERSHEY_SIMPLEX, height, colour, width, cv2.LINE_AA)
 

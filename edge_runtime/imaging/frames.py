@@ -72,8 +72,9 @@ class Frame:
         if self.format.channels > target.channels and self._grey_format.goes_into(target) and self._is_grey():
             return self.pixels[:, :, :1]  # a monochrome camera behind a driver that only knows colour
         wanted = self.format.of_depth(target.depth)
+        found = self.format.canonical if self.format.layout == "bgr" else self.format  # decoders choose that order
         message = (
-            f"frame is {self.format}, the bundle takes {target}: "
+            f"frame is {found}, the bundle takes {target}: "
             f"set the camera to {wanted if wanted.goes_into(target) else target}, "
             f"or build the bundle from {self.format.canonical} images"
         )

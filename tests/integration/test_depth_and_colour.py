@@ -35,23 +35,22 @@ def mosaic(seed: int) -> NDArray[np.uint16]:
     return np.asarray(levels + random.integers(0, 40, (64, 64)), dtype=np.uint16)
 
 
-def built(takt: Takt, folder: Path, make: Callable[[int], NDArray[np.uint16]], *flags: str) -> Path:
+def built(takt_build: Takt, folder: Path, make: Callable[[int], NDArray[np.uint16]], *flags: str) -> Path:
     (folder / "good").mkdir()
     for seed in range(12):
         (folder / "good" / f"{seed:02}.png").write_bytes(encode_png(make(seed)))
-    done = takt("build", folder / "good", "--out", folder / "part.takt", *FLAGS, *POLICY, *flags)
-    assert done.code == 0, done.err
+    takt_build(folder / "good", "--out", folder / "part.takt", *FLAGS, *POLICY, *flags)
     return folder / "part.takt"
 
 
 @pytest.fixture(scope="module")
-def twelve(takt: Takt, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(takt, tmp_path_factory.mktemp("twelve"), deep, "--pixel-format", "Mono12")
+def twelve(takt_build: Takt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(takt_build, tmp_path_factory.mktemp("twelve"), deep, "--pixel-format", "Mono12")
 
 
 @pytest.fixture(scope="module")
-def raw(takt: Takt, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return built(takt, tmp_path_factory.mktemp("raw"), mosaic, "--pixel-format", "BayerRG12")
+def raw(takt_build: Takt, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(takt_build, tmp_path_factory.mktemp("raw"), mosaic, "--pixel-format", "BayerRG12")
 
 
 def test_what_differs_only_below_8_bits_is_scored_otherwise(twelve: Path) -> None:
@@ -170,3 +169,24 @@ def test_frames_thinner_than_a_tile_are_inspected(takt_here: Takt, tmp_path: Pat
         "ACCEPT",
         "REJECT",
     ]
+
+
+@pytest.mark.parametrize(
+    ("flag", "code", "said"),
+    [
+        ("Mono12p", 2, "'Mono12p' is no pixel format: Mono, RGB"),
+        ("Mono10", 5, "holds 3"),
+        ("BayerRG8", 5, "decodes to mono16; bayerrg8, as its pixel format was stated, has one channel of 8 bits"),
+        ("RGB12", 5, "decodes to mono16; rgb12, as its pixel format was stated, has three channels of 16 bits"),
+    ],
+)
+def test_a_pixel_format_that_the_files_do_not_have_is_refused_before_anything_is_fitted(
+    takt_here: Takt, tmp_path: Path, flag: str, code: int, said: str
+) -> None:
+    (tmp_path / "good").mkdir()
+    for seed in range(4):
+        (tmp_path / "good" / f"{seed:02}.png").write_bytes(encode_png(mosaic(seed)))
+    found = takt_here("build", tmp_path / "good", "--out", tmp_path / "x.takt", *FLAGS, "--pixel-format", flag)
+    assert found.code == code
+    assert said in found.err.replace("\n", " ")
+    assert not (tmp_path / "x.takt").exists()

@@ -65,9 +65,8 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def bundle(home: Path, takt: Takt) -> Path:
-    done = takt("build", home / "good", "--config", home / "build.toml", "--out", home / "part.takt", "--json")
-    assert done.code == 0, done.err
+def bundle(home: Path, takt_build: Takt) -> Path:
+    takt_build(home / "good", "--config", home / "build.toml", "--out", home / "part.takt")
     return home / "part.takt"
 
 

@@ -134,7 +134,7 @@ def test_a_frame_of_another_size_is_refused(size: Size) -> None:
 def test_a_frame_that_would_lose_colour_or_depth_is_refused() -> None:
     for given in (PixelFormat.RGB8, PixelFormat.BGR8, PixelFormat.MONO16):
         frame = Frame(scramble(48, 64, given.channels, given.dtype.type), given)
-        with pytest.raises(DataError, match=f"frame is {given}, the bundle takes mono8"):
+        with pytest.raises(DataError, match=f"frame is {given.canonical}, the bundle takes mono8"):
             scorer(make_recipe()).score(frame)
 
 

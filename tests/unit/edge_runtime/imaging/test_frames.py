@@ -304,7 +304,8 @@ def test_a_frame_never_loses_colour_or_changes_depth(given: PixelFormat, target:
         assert made.format.layout == target.layout
         assert made.format.depth == given.depth  # what promised no depth does not promise one afterwards
     else:
-        with pytest.raises(DataError, match=f"frame is {given}, the bundle takes {target}: set the camera to "):
+        said = given.canonical if given.startswith("bgr") else given  # the order of decoded files is nobody's choice
+        with pytest.raises(DataError, match=f"frame is {said}, the bundle takes {target}: set the camera to "):
             frame.as_format(target)
 
 

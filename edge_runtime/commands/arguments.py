@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.formats import PixelFormat, parse_pixel_format
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,6 +32,18 @@ def positive(text: str) -> int:
         message = f"{text!r} is not a whole number of 1 or more"
         raise argparse.ArgumentTypeError(message)
     return int(text)
+
+
+def pixel_format(text: str) -> PixelFormat:
+    """A pixel format's name, as a flag's type.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return parse_pixel_format(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def folder(text: str) -> Path:

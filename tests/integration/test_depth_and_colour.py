@@ -123,13 +123,16 @@ def line(raw: Path, tmp_path: Path) -> Iterator[Line]:
 
 
 def test_mosaics_reach_the_service_from_a_folder_and_from_a_client_and_score_as_files_do(
-    line: Line, raw: Path, tmp_path: Path
+    takt_here: Takt, line: Line, raw: Path, tmp_path: Path
 ) -> None:
     expected = Inspector.open(raw).inspect_file(tmp_path / "images" / "a.png")
     with Gateway(line.endpoint, name="plc") as gateway:
         of_folder = gateway.inspect(camera="folder")
         sent = gateway.inspect(camera="given", frame=Frame(mosaic(79), PixelFormat.BAYER_RG12))
         other = gateway.inspect(camera="given", frame=Frame(mosaic(79), PixelFormat.BAYER_RG10))
+    file = ("--frame", tmp_path / "images" / "a.png", "--pixel-format", "BayerRG12", "--deadline-ms", 20_000)
+    typed = takt_here("trigger", "--endpoint", line.endpoint, "--camera", "given", *file, "--json").json
+    assert typed["score"] == sent.score
     assert of_folder.verdict is sent.verdict is expected.verdict is Verdict.ACCEPT
     assert of_folder.score == pytest.approx(expected.score, rel=1e-5)
     assert sent.score == pytest.approx(expected.score, rel=1e-5)

@@ -88,13 +88,15 @@ def test_a_bundle_of_mosaics_knows_what_its_files_hold(takt_here: Takt, raw: Pat
     assert "64x64 rgb12, 12 bits, from files of bayerrg12" in takt_here("bundle", "show", raw).out
     dull = mosaic(80)
     dull[20:40:2, 20:40:2] = 1600  # the red pixels of a patch: a stain of another colour, no brighter
-    (tmp_path / "a.png").write_bytes(encode_png(mosaic(79)))
-    (tmp_path / "b.png").write_bytes(encode_png(dull))
-    found = takt_here("run", raw, tmp_path, "--json", "--overlays", tmp_path / "overlays").lines
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    (frames / "a.png").write_bytes(encode_png(mosaic(79)))
+    (frames / "b.png").write_bytes(encode_png(dull))
+    found = takt_here("run", raw, frames, "--json", "--overlays", tmp_path / "overlays").lines
     assert [line["verdict"] for line in found] == ["ACCEPT", "REJECT"]
     assert read_image(tmp_path / "overlays" / "a.png").size == (64, 64)
     assert takt_here("calibrate", raw, raw.parent / "good", "--out", tmp_path / "n.takt", *POLICY).code == 0
-    evaluated = takt_here("evaluate", raw, tmp_path, "--json")
+    evaluated = takt_here("evaluate", raw, frames, "--json")
     assert evaluated.code == 0, evaluated.err
 
 

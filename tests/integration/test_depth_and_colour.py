@@ -129,9 +129,9 @@ def test_mosaics_reach_the_service_from_a_folder_and_from_a_client_and_score_as_
 ) -> None:
     expected = Inspector.open(raw).inspect_file(tmp_path / "images" / "a.png")
     with Gateway(line.endpoint, name="plc") as gateway:
-        of_folder = gateway.inspect(camera="folder")
-        sent = gateway.inspect(camera="given", frame=Frame(mosaic(79), PixelFormat.BAYER_RG12))
-        other = gateway.inspect(camera="given", frame=Frame(mosaic(79), PixelFormat.BAYER_RG10))
+        of_folder = gateway.inspect(camera="folder").answer
+        sent = gateway.inspect(camera="given", frame=Frame(mosaic(79), PixelFormat.BAYER_RG12)).answer
+        other = gateway.inspect(camera="given", frame=Frame(mosaic(79), PixelFormat.BAYER_RG10)).answer
     file = ("--frame", tmp_path / "images" / "a.png", "--pixel-format", "BayerRG12", "--deadline-ms", 20_000)
     typed = takt_here("trigger", "--endpoint", line.endpoint, "--camera", "given", *file, "--json").json
     assert typed["score"] == sent.score

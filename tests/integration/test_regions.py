@@ -124,7 +124,7 @@ def test_calibration_leaves_the_regions_as_they_are(takt_here: Takt, bundle: Pat
 def test_the_service_names_the_region_that_decided(bundle: Path, frames: Path, tmp_path: Path) -> None:
     camera = {"name": "top", "bundle": str(bundle), "source": f"folder:{frames}", "deadline_ms": 20_000}
     with serving(tmp_path, camera) as line, Gateway(line.endpoint, name="plc") as gateway:
-        answers = {answer.label: answer for answer in (gateway.inspect(camera="top") for _ in range(4))}
+        answers = {answer.label: answer for answer in (gateway.inspect(camera="top").answer for _ in range(4))}
     verdicts = {label: (answer.verdict, answer.region) for label, answer in answers.items()}
     assert verdicts["b-label.png"] == (Verdict.REJECT, "label")
     assert verdicts["c-code.png"] == (Verdict.REJECT, "code")

@@ -38,13 +38,13 @@ def reference_frames(
     geometry = recipe.geometry
     white = 2**geometry.bit_depth - 1
     for sample, variant in wanted:
-        frame = read_image(sample.path)
+        frame = read_image(sample.path, geometry.file_format)
         if frame.size != geometry.frame.size:
             message = (
                 f"{sample.path}: is {frame.size}, the model inspects {geometry.frame.size}: give images of one size"
             )
             raise DataError(message)
-        pixels = frame.as_format(geometry.pixel_format)
-        changed = perturb(pixels, variant, digest=sample.digest, regions=regions, white=white)
+        made = frame.converted(geometry.pixel_format)
+        changed = perturb(made.pixels, variant, digest=sample.digest, regions=regions, white=white)
         digest = hashlib.sha256(changed.tobytes()).hexdigest()
-        yield ReferenceFrame(sample, variant, Frame(changed, geometry.pixel_format), digest)
+        yield ReferenceFrame(sample, variant, Frame(changed, made.format), digest)

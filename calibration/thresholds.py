@@ -51,7 +51,7 @@ def score_samples(scorer: Scorer, samples: Sequence[Sample], what: str) -> Calib
     masked: list[tuple[Sample, str, Map]] = []
     has_masks = any(sample.mask is not None for sample in samples)
     for sample in progress(samples, what):
-        for part in scorer.score(read_image(sample.path)).regions:
+        for part in scorer.score(read_image(sample.path, scorer.recipe.geometry.file_format)).regions:
             if not np.isfinite(part.image_score):
                 message = f"{sample.path}: the model gives a score that is not finite: it is broken, fit it again"
                 raise CalibrationError(message)

@@ -76,7 +76,8 @@ class Inspector:
         """Inspect one frame.
 
         Args:
-            frame: a `Frame`, or pixels (H, W) or (H, W, 3) in the bundle's own format (colour as RGB).
+            frame: a `Frame`, or pixels (H, W) or (H, W, 3) in the bundle's own format (colour as RGB). Pixels of 16 bits
+                alone promise no depth; a `Frame` of mono12 does.
 
         Returns:
             An Inspection; whatever fails is verdict ERROR with a reason.
@@ -84,12 +85,20 @@ class Inspector:
         return self._inspect(lambda: self._framed(frame), decode_ms=0.0)
 
     def inspect_file(self, path: Path) -> Inspection:
-        """Decode and inspect one image file; a file that cannot be read is verdict ERROR, reason BAD_IMAGE."""
-        return self._inspect(lambda: read_image(path), decode_ms=None)
+        """Decode and inspect one image file, read as the images were that the bundle was built from.
+
+        A file that cannot be read is verdict ERROR, reason BAD_IMAGE.
+        """
+        return self._inspect(lambda: read_image(path, self.file_format), decode_ms=None)
 
     def frame_map(self, inspection: Inspection) -> Map | None:
         """(H, W) float32 raw anomaly map of the frame, NaN where nothing is inspected; None after an ERROR."""
         return None if inspection.scored is None else self.scorer.frame_map(inspection.scored)
+
+    @property
+    def file_format(self) -> PixelFormat | None:
+        """What image files hold that cannot tell it themselves; None where they are taken as they decode."""
+        return self.scorer.recipe.geometry.file_format
 
     @property
     def display_range(self) -> tuple[float, float]:
@@ -103,7 +112,8 @@ class Inspector:
         if frame_map is None:
             return None
         low, high = self.display_range
-        return overlay(frame, frame_map, low=low, high=high, regions=inspection.regions)
+        listed, inspected = inspection.regions, self.scorer.regions
+        return overlay(frame, frame_map, low=low, high=high, regions=listed, inspected=inspected)
 
     def defect_mask(self, inspection: Inspection) -> NDArray[np.uint8] | None:
         """(H, W) uint8, 255 where a region's map is at or above its pixel threshold; None after an ERROR."""
@@ -122,7 +132,10 @@ class Inspector:
         return mask
 
     def _framed(self, frame: Frame | NDArray[np.uint8 | np.uint16]) -> Frame:
-        return frame if isinstance(frame, Frame) else Frame(frame, self.scorer.recipe.geometry.pixel_format)
+        if isinstance(frame, Frame):
+            return frame
+        wanted = self.scorer.recipe.geometry.pixel_format
+        return Frame(frame, wanted if wanted.dtype == np.uint8 else wanted.of_depth(16))
 
     def _inspect(self, get_frame: Callable[[], Frame], decode_ms: float | None) -> Inspection:
         start = time.perf_counter()
@@ -196,7 +209,7 @@ class Inspector:
         return self.artefact.thresholds[part.name].image
 
     def _listed(self, scored: FrameScore) -> tuple[ListedRegion, ...]:
-        smallest = self.scorer.recipe.map_policy.smallest_region_px
+        smallest = {spec.name: spec.smallest_region_px for spec in self.scorer.recipe.geometry.regions}
         listed: list[ListedRegion] = []
         for part in scored.regions:
             threshold = self.artefact.thresholds[part.name].pixel
@@ -206,7 +219,7 @@ class Inspector:
                 list_regions(
                     self.scorer.region_map(part),
                     threshold,
-                    smallest_px=smallest,
+                    smallest_px=smallest[part.name],
                     name=part.name,
                     origin=self.scorer.origin(part.name),
                 )

@@ -15,6 +15,7 @@ from edge_runtime.bundle.manifest import ImageScoreRule, Recipe, RegionSpec
 from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleError, DataError
 from edge_runtime.imaging.background import Background
+from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
 from edge_runtime.imaging.frames import Frame, Pixels, Size
 from edge_runtime.imaging.geometry import Crop, Region, region
 from edge_runtime.imaging.maps import Map, contributing, peak_bound, pooled, smooth, upsample
@@ -85,15 +86,10 @@ class Scorer:
             backgrounds: by region; none where the recipe has none.
 
         Raises:
-            BundleError: the recipe was made by a release that resizes otherwise.
+            BundleError: the recipe was made by a release that resizes or demosaics otherwise.
             ConfigError: a region does not fit the frame.
         """
-        if recipe.geometry.resize_version != RESIZE_VERSION:
-            message = (
-                f"the bundle was built with resize version {recipe.geometry.resize_version}, "
-                f"this release has {RESIZE_VERSION}: scores would differ, rebuild the bundle"
-            )
-            raise BundleError(message)
+        _check_versions(recipe)
         self.recipe = recipe
         self.engine = engine
         self.valid_areas = valid_areas
@@ -213,6 +209,17 @@ class Scorer:
                 return _peak(plane_map, inspected.valid_plane)
             case ImageScoreRule.GRAPH:
                 return graph_score
+
+
+def _check_versions(recipe: Recipe) -> None:
+    built, geometry = {"resize": RESIZE_VERSION, "demosaic": DEMOSAIC_VERSION}, recipe.geometry
+    for name, found in (("resize", geometry.resize_version), ("demosaic", geometry.demosaic_version)):
+        if found != built[name]:
+            message = (
+                f"the bundle was built with {name} version {found}, "
+                f"this release has {built[name]}: scores would differ, rebuild the bundle"
+            )
+            raise BundleError(message)
 
 
 class _StageClock:

@@ -136,6 +136,6 @@ def _halves(maps: Sequence[Map]) -> Iterator[tuple[list[Map], list[Map]]]:
 def _maps(scorer: Scorer, paths: Iterable[Path]) -> Mapping[str, list[Map]]:
     found: dict[str, list[Map]] = {region.name: [] for region in scorer.regions}
     for path in progress(list(paths), "background"):
-        for part in scorer.score(read_image(path)).regions:
+        for part in scorer.score(read_image(path, scorer.recipe.geometry.file_format)).regions:
             found[part.name].append(part.grid)
     return found

@@ -91,7 +91,12 @@ def _parser(prog: str, description: str) -> Parser:
     pixels.add_argument("--scale", type=float, metavar="S", help="scale the region before it is cut into tiles")
     pixels.add_argument("--crop", type=_box, metavar="X1,Y1,X2,Y2", help="inspect this box only")
     pixels.add_argument("--valid-area", metavar="MASK.png", help="inspect where this mask is above 0")
-    pixels.add_argument("--smallest-region", type=int, metavar="PX", help="do not list smaller regions (never decides)")
+    pixels.add_argument(
+        "--smallest-region", type=int, metavar="PX", help="do not list smaller defects (never decides); for each region"
+    )
+    pixels.add_argument(
+        "--pixel-format", metavar="NAME", help="what image files hold that cannot tell: BayerRG8, BayerGB12, Mono12 ..."
+    )
     data = parser.add_argument_group("data")
     data.add_argument("--holdout", type=float, help="share of the good images for thresholds (default 0.2)")
     data.add_argument(

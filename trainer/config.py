@@ -5,11 +5,13 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from edge_runtime.bundle.manifest import Name
 from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.formats import PixelFormat, parse_pixel_format
+from edge_runtime.imaging.geometry import polygon_fault
 
 DEFAULT_SIZE = (256, 256)
 DEFAULT_BACKBONE = "resnet18.tv_in1k"
@@ -30,6 +32,15 @@ class RegionConfig(BaseModel):
     crop: Box | None = None  # x1, y1, x2, y2 in frame pixels; the polygon's box, or the whole frame, when left out
     polygon: tuple[tuple[int, int], ...] | None = None
     valid_area: str | None = None  # PNG of the frame's size, beside build.toml or absolute
+    smallest_region: Annotated[int, Field(ge=0)] | None = None  # the build's own when left out
+
+    @model_validator(mode="after")
+    def _check(self) -> "RegionConfig":
+        fault = None if self.polygon is None else polygon_fault(self.polygon)
+        if fault is not None:  # whatever the frame: before thousands of images are read
+            message = f"region {self.name}: polygon {fault}"
+            raise ValueError(message)
+        return self
 
 
 class BuildConfig(BaseModel):
@@ -49,7 +60,8 @@ class BuildConfig(BaseModel):
     crop: Box | None = None
     valid_area: str | None = None  # as a flag from here, in build.toml from beside it
     region: tuple[RegionConfig, ...] = ()
-    smallest_region: Annotated[int, Field(ge=0)] = 0
+    smallest_region: Annotated[int, Field(ge=0)] = 0  # of regions that state none of their own
+    pixel_format: Annotated[PixelFormat, BeforeValidator(parse_pixel_format)] | None = None  # where files cannot tell
     precision: tuple[Precision, ...] = (Precision.F32,)
     coreset: Annotated[float, Field(gt=0, le=1)] | Positive | None = None
     fit_memory_mb: Positive = 2048

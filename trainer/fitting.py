@@ -134,9 +134,9 @@ _NOT_OF_A_FIT = {
 def _identity(plan: Plan) -> dict[str, str]:
     """What a fit that is gone on with must share with the one that was broken off, beside seed, schedule and images."""
     origin = plan.features.origin
-    said = plan.config.model_dump(
-        mode="json", exclude=_NOT_OF_A_FIT | {"method", "seed", "batch", "steps", "learning_rate"}
-    )
+    left_out = _NOT_OF_A_FIT | {"method", "seed", "batch", "steps", "learning_rate", "region"}
+    said = plan.config.model_dump(mode="json", exclude=left_out)
+    said["region"] = [region.model_dump(mode="json", exclude={"smallest_region"}) for region in plan.config.region]
     pictures = [] if plan.config.textures is None else find_pictures(Path(plan.config.textures), flag="--textures")
     listed = "".join(f"{picture.name} {picture.stat().st_size}\n" for picture in pictures)
     return {

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from calibration.samples import Sample
-from edge_runtime.bundle.manifest import CropSpec, GeometrySpec, ImageScoreRule, RegionSpec, SizeSpec, TilingSpec
+from edge_runtime.bundle.manifest import GeometrySpec, ImageScoreRule, SizeSpec, TilingSpec
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.imaging.frames import Frame, PixelFormat, Size, encode_png, read_image, read_mask
+from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
+from edge_runtime.imaging.frames import Frame, PixelFormat, Size, read_image
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.imaging.tiles import TilePlan
-from trainer.config import DEFAULT_HALO, DEFAULT_SIZE, BuildConfig, RegionConfig
+from trainer.config import DEFAULT_HALO, DEFAULT_SIZE, BuildConfig
+from trainer.regions import make_regions
 
 _DEPTHS = (8, 10, 12, 14, 16)
 _TILE_BATCH = 4
@@ -25,20 +26,25 @@ class FrameSurvey:
     size: Size
     pixel_format: PixelFormat
     bit_depth: int
+    file_format: PixelFormat | None = None  # what the files were said to hold; None where they tell it themselves
 
 
-def survey(samples: Sequence[Sample]) -> FrameSurvey:
+def survey(samples: Sequence[Sample], stated: PixelFormat | None = None) -> FrameSurvey:
     """Look at every image that a build learns from once, held-out ones included, before hours are spent.
+
+    Args:
+        samples: the images.
+        stated: what their pixels are, where the files cannot tell.
 
     Raises:
         DataError: one cannot be read, they differ in size or depth, or none of them shows anything.
     """
-    first = read_image(samples[0].path)
-    colour, peak, varies = first.format.channels > 1, 0, False
+    first = read_image(samples[0].path, stated)
+    colour, peak, varies = False, 0, False
     for sample in samples:
-        frame = first if sample is samples[0] else read_image(sample.path)
+        frame = first if sample is samples[0] else read_image(sample.path, stated)
         _check_alike(frame, first, sample, samples[0])
-        colour = colour or frame.format.channels > 1
+        colour = colour or frame.format.canonical.channels > 1
         peak = max(peak, int(frame.pixels.max()))
         varies = varies or int(frame.pixels.min()) < int(frame.pixels.max())
     if not varies:  # a network's borders would make even black images differ from place to place
@@ -46,14 +52,15 @@ def survey(samples: Sequence[Sample]) -> FrameSurvey:
             f"the good images do not vary: each of {len(samples)} is of one value, such as black; check the camera"
         )
         raise DataError(message)
-    wide = first.format.dtype == np.uint16
-    if colour:
-        pixel_format = PixelFormat.RGB16 if wide else PixelFormat.RGB8
-    else:
-        pixel_format = PixelFormat.MONO16 if wide else PixelFormat.MONO8
+    if stated is not None:
+        return FrameSurvey(size=first.size, pixel_format=stated.canonical, bit_depth=stated.depth, file_format=stated)
     # a 12-bit camera fills 16-bit files up to 4095: white is what the sensor can give, not what the file could hold
+    wide = first.format.dtype == np.uint16
     depth = next(depth for depth in _DEPTHS if peak < 2**depth) if wide else 8
-    return FrameSurvey(size=first.size, pixel_format=pixel_format, bit_depth=depth)
+    kind = PixelFormat.RGB16 if colour else PixelFormat.MONO16
+    # no format has 8 bits in words of 16: such pixels stay words that promise nothing
+    named = kind.of_depth(depth) if depth != 8 or not wide else kind  # noqa: PLR2004 - bits
+    return FrameSurvey(size=first.size, pixel_format=named, bit_depth=depth)
 
 
 def _check_alike(frame: Frame, first: Frame, sample: Sample, reference: Sample) -> None:
@@ -75,56 +82,17 @@ def make_geometry(config: BuildConfig, found: FrameSurvey) -> tuple[GeometrySpec
         ConfigError: a region does not fit the frame.
         DataError: a mask cannot be read.
     """
-    default = RegionConfig(name="frame", crop=config.crop, valid_area=config.valid_area)
-    regions, members = [], {}
-    for region in config.region or (default,):
-        crop = _crop(region, found.size)
-        member = None
-        if region.valid_area is not None:
-            member = f"geometry/{region.name}.png"
-            members[member] = encode_png(read_mask(Path(region.valid_area)).astype(np.uint8) * 255)
-        plane = _plane(config, crop.size)
-        regions.append(
-            RegionSpec(
-                name=region.name,
-                crop=crop,
-                plane=SizeSpec(width=plane.width, height=plane.height),
-                polygon=region.polygon,
-                valid_area=member,
-            )
-        )
+    regions, members = make_regions(config, found.size)
     geometry = GeometrySpec(
         pixel_format=found.pixel_format,
         bit_depth=found.bit_depth,
         frame=SizeSpec(width=found.size.width, height=found.size.height),
-        regions=tuple(regions),
+        regions=regions,
         resize_version=RESIZE_VERSION,
+        demosaic_version=DEMOSAIC_VERSION,
+        file_format=found.file_format,
     )
     return geometry, members
-
-
-def _crop(region: RegionConfig, frame: Size) -> CropSpec:
-    if region.crop is not None:
-        x1, y1, x2, y2 = region.crop
-    elif region.polygon:
-        xs, ys = [x for x, _ in region.polygon], [y for _, y in region.polygon]
-        x1, y1, x2, y2 = min(xs), min(ys), max(xs) + 1, max(ys) + 1
-    else:
-        x1, y1, x2, y2 = 0, 0, frame.width, frame.height
-    if not (0 <= x1 < x2 <= frame.width and 0 <= y1 < y2 <= frame.height):
-        message = (
-            f"region {region.name}: crop {x1},{y1},{x2},{y2} is empty or leaves the frame {frame}: "
-            "give X1,Y1,X2,Y2 in frame pixels, X2 and Y2 exclusive"
-        )
-        raise ConfigError(message)
-    return CropSpec(x1=x1, y1=y1, x2=x2, y2=y2)
-
-
-def _plane(config: BuildConfig, crop: Size) -> Size:
-    if config.tile is None:
-        return Size(*(config.size or DEFAULT_SIZE))
-    scale = config.scale or 1.0
-    return Size(max(1, round(crop.width * scale)), max(1, round(crop.height * scale)))
 
 
 def make_tiling(

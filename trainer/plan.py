@@ -111,7 +111,8 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         calibration_split=config.calibration_split,
         seed=config.seed,
     )
-    found = survey((*splits.fit, *splits.validation, *splits.calibration))
+    found = survey((*splits.fit, *splits.validation, *splits.calibration), config.pixel_format)
+    _tell_depth(found)
     geometry, members = make_geometry(config, found)
     device = choose_device(config.device, processes)
     features = method.features(_request(config, found)).to(device)
@@ -168,7 +169,6 @@ def _recipe(
         map_policy=MapPolicySpec(
             upsampling="bilinear",
             sigma=method.sigma,
-            smallest_region_px=config.smallest_region,
             image_score=method.image_score,
             pooled_cells=None if windows is None else windows[config.tile is not None],
         ),
@@ -200,6 +200,17 @@ def validation_share(config: BuildConfig, method: Method, dataset: DataSet) -> f
     good = len(dataset.select(label=Label.GOOD, split=Split.TRAIN))
     enough = round((1 - config.holdout) * good * BACKGROUND_SHARE) >= MIN_FRAMES
     return BACKGROUND_SHARE if enough or config.background == "on" else 0.0
+
+
+def _tell_depth(found: FrameSurvey) -> None:
+    """A depth that was guessed is said: images that are too dark would make it wrong."""
+    if found.file_format is None and found.pixel_format.dtype == np.uint16 and found.bit_depth < 16:  # noqa: PLR2004
+        _LOG.info(
+            "the 16-bit images use %d bits: white is %d; where the sensor gives more, say so, such as --pixel-format %s",
+            found.bit_depth,
+            2**found.bit_depth - 1,
+            "Mono16" if found.pixel_format.channels == 1 else "RGB16",
+        )
 
 
 def _request(config: BuildConfig, found: FrameSurvey) -> FeatureRequest:

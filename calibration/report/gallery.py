@@ -152,7 +152,7 @@ def _pictures(sample: Sample, inspector: Inspector) -> Pictures:
     try:
         if file_digest(sample.path) != sample.digest:
             return Pictures(original=None, overlay=None, notes=("The file has changed since it was judged.",))
-        frame = read_image(sample.path)
+        frame = read_image(sample.path, inspector.file_format)
     except DataError as error:
         return Pictures(original=None, overlay=None, notes=(f"The file is gone: {readable(str(error))}",))
     notes: list[str] = []

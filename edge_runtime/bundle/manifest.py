@@ -63,6 +63,7 @@ class RegionSpec(Strict):
     plane: SizeSpec  # the crop after scaling: what tiles are cut from
     polygon: tuple[tuple[int, int], ...] | None = None  # frame pixels; valid inside
     valid_area: str | None = None  # member: PNG of the frame's size, valid where above 0
+    smallest_region_px: Count = 0  # listed areas below this are left out; never decides
 
 
 class GeometrySpec(Strict):
@@ -73,11 +74,19 @@ class GeometrySpec(Strict):
     frame: SizeSpec
     regions: Annotated[tuple[RegionSpec, ...], Field(min_length=1)]
     resize_version: int
+    demosaic_version: int
+    file_format: PixelFormat | None = None  # of image files that cannot tell: a mosaic, or a depth in 16-bit words
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.pixel_format.canonical != self.pixel_format:
             message = f"pixel_format {self.pixel_format}: graphs take mono or RGB"
+            raise ValueError(message)
+        if self.pixel_format.states_depth and self.bit_depth != self.pixel_format.depth:
+            message = f"bit_depth {self.bit_depth}: {self.pixel_format} has {self.pixel_format.depth}"
+            raise ValueError(message)
+        if self.file_format is not None and not self.file_format.goes_into(self.pixel_format):
+            message = f"file_format {self.file_format} does not become pixel_format {self.pixel_format}"
             raise ValueError(message)
         names = [region.name for region in self.regions]
         if len(set(names)) != len(names):
@@ -124,7 +133,6 @@ class MapPolicySpec(Strict):
 
     upsampling: Literal["bilinear"]
     sigma: Annotated[float, Field(ge=0, le=100)]  # plane pixels
-    smallest_region_px: Count  # listed regions below this area are left out; never decides
     image_score: ImageScoreRule
     pooled_cells: Annotated[int, Field(ge=1, le=99)] | None = None  # odd; given for `pooled_max` and for no other rule
     background: BackgroundSpec | None = None  # None: the image score is taken from the raw map

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from edge_runtime.camera.source import Captured, canonical
 from edge_runtime.errors import CameraError
 from edge_runtime.imaging.files import images_in
-from edge_runtime.imaging.frames import Frame, read_image
+from edge_runtime.imaging.frames import Frame, PixelFormat, read_image
 
 KEPT_BYTES = 512 * 1024 * 1024
 _ATTEMPTS = 8  # files that may vanish between being listed and being read, in one grab
@@ -28,17 +28,20 @@ class FolderSource:
     The folder is listed again when one of its folders changed and whenever its end is reached, so files may come and go.
     """
 
-    def __init__(self, folder: Path, *, period_s: float, kept_bytes: int = KEPT_BYTES) -> None:
+    def __init__(
+        self, folder: Path, *, period_s: float, kept_bytes: int = KEPT_BYTES, stated: PixelFormat | None = None
+    ) -> None:
         """Nothing is read yet.
 
         Args:
             folder: where the images are.
             period_s: seconds between frames where nobody asks for them.
             kept_bytes: decoded frames that are kept, in bytes; the least used go first.
+            stated: what the pixels of the files are, where they cannot tell.
         """
         self.period_s = period_s
         self._folder = folder
-        self._kept = _Kept(kept_bytes)
+        self._kept = _Kept(kept_bytes, stated)
         self._files: list[Path] = []
         self._stamps: dict[Path, int] = {}
         self._last: Path | None = None
@@ -113,8 +116,9 @@ class FolderSource:
 class _Kept:
     """Decoded frames, the least used dropped first."""
 
-    def __init__(self, room: int) -> None:
+    def __init__(self, room: int, stated: PixelFormat | None) -> None:
         self._room = room
+        self._stated = stated
         self._frames: OrderedDict[_Key, Frame] = OrderedDict()
         self._bytes = 0
 
@@ -128,7 +132,7 @@ class _Kept:
         if known is not None:
             self._frames.move_to_end(key)
             return known
-        frame = canonical(read_image(key.path))
+        frame = canonical(read_image(key.path, self._stated))
         self._frames[key] = frame
         self._bytes += frame.pixels.nbytes
         while self._bytes > self._room:  # ends: the last frame leaves 0 bytes

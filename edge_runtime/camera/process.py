@@ -23,7 +23,7 @@ from edge_runtime.camera.outlet import Outlet, Parcel
 from edge_runtime.camera.source import Source, make_source
 from edge_runtime.decision import Reason
 from edge_runtime.errors import CameraError, DataError, ProtocolError
-from edge_runtime.imaging.frames import Frame, Pixels
+from edge_runtime.imaging.frames import Frame
 from edge_runtime.protocol import messages
 from edge_runtime.protocol.messages import CameraWelcome, Code, FrameSpec, Header, TriggerMode
 from edge_runtime.service.config import CameraFile
@@ -50,7 +50,9 @@ def run_camera(config: CameraFile, stop: threading.Event, source: Source | None 
     Raises:
         ConfigError: the configuration names no source of a camera process, or no address.
     """
-    source = source or make_source(config.parsed_source, trigger=config.trigger, period_ms=config.period_ms)
+    source = source or make_source(
+        config.parsed_source, trigger=config.trigger, period_ms=config.period_ms, pixel_format=config.pixel_format
+    )
     with Link(config.endpoints.frames, camera=config.name) as link:
         grabber = Grabber(source, camera=config.name, trigger=config.trigger, wake=link.wake)
         _log.info("camera_starts", camera=config.name, source=str(config.parsed_source), trigger=config.trigger.value)
@@ -176,7 +178,7 @@ class _Camera:
             epoch=welcome.epoch,
             trigger_id=None if outcome.order is None else outcome.order.trigger_id,
             counter=outcome.counter,
-            frame=None if sending.fault else welcome.frame,
+            frame=sending.frame,
             slot=parcel.grant.slot if parcel.grant else None,
             generation=parcel.grant.generation if parcel.grant else None,
             fault=sending.fault,
@@ -194,11 +196,12 @@ class _Camera:
         if outcome.frame is None:
             return _Sending(outcome.fault, outcome.detail)
         try:
-            pixels = _fitting(outcome.frame, outcome.label, spec)
+            made = _fitting(outcome.frame, outcome.label, spec)
             if not self._outlet.open:
                 detail = self._ring_fault or "no slot is free: frames come faster than they are inspected"
                 return _Sending(Reason.OVERLOAD, detail)
-            return _Sending(None, "", self._outlet.put(pixels, spec))
+            sent = spec.model_copy(update={"pixel_format": made.format})
+            return _Sending(None, "", self._outlet.put(made.pixels, sent), sent)
         except DataError as error:
             return _Sending(Reason.BAD_IMAGE, str(error))
         except ProtocolError as error:
@@ -249,10 +252,11 @@ class _Sending(NamedTuple):
     fault: Reason | None
     detail: str
     parcel: Parcel = Parcel(None, None)
+    frame: FrameSpec | None = None
 
 
-def _fitting(frame: Frame, label: str | None, spec: FrameSpec) -> Pixels:
-    """A frame's pixels (H, W, C) in the layout that the bundle inspects.
+def _fitting(frame: Frame, label: str | None, spec: FrameSpec) -> Frame:
+    """A frame, (H, W, C), in the layout that the bundle inspects.
 
     Raises:
         DataError: the frame is of another size, or would lose something.
@@ -263,7 +267,7 @@ def _fitting(frame: Frame, label: str | None, spec: FrameSpec) -> Pixels:
             "set the camera's size, or build the bundle from its images"
         )
         raise DataError(message)
-    return frame.as_format(spec.pixel_format)
+    return frame.converted(spec.pixel_format)
 
 
 def _text(text: str) -> str:

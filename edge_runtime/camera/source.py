@@ -53,13 +53,16 @@ class Source(Protocol):
         """Let go of the device, without waiting for it."""
 
 
-def make_source(spec: SourceSpec, *, trigger: TriggerMode, period_ms: int) -> Source:
+def make_source(
+    spec: SourceSpec, *, trigger: TriggerMode, period_ms: int, pixel_format: PixelFormat | None = None
+) -> Source:
     """The source that a configuration names, not yet open.
 
     Args:
         spec: `folder:DIR`, `video:FILE`, `usb:N` or `rtsp:URL`.
         trigger: a live device that is triggered by software gives a frame exposed after the call; otherwise each frame.
         period_ms: between frames of a source without a pace of its own.
+        pixel_format: of image files that cannot tell it themselves.
 
     Raises:
         ConfigError: a camera process cannot take frames from such a source.
@@ -68,7 +71,7 @@ def make_source(spec: SourceSpec, *, trigger: TriggerMode, period_ms: int) -> So
 
     match spec.kind:
         case SourceKind.FOLDER:
-            return folder.FolderSource(Path(spec.where), period_s=period_ms / 1000)
+            return folder.FolderSource(Path(spec.where), period_s=period_ms / 1000, stated=pixel_format)
         case SourceKind.VIDEO:
             return video.VideoFileSource(Path(spec.where), period_s=period_ms / 1000)
         case SourceKind.USB | SourceKind.RTSP:
@@ -80,12 +83,14 @@ def make_source(spec: SourceSpec, *, trigger: TriggerMode, period_ms: int) -> So
 
 
 def canonical(frame: Frame) -> Frame:
-    """The frame in the channel order that bundles take; done once a frame, here, and fast (numpy takes ten times as long).
+    """The frame as bundles take it, mosaics in colour; done once a frame, here, and fast (numpy takes ten times as long).
 
     Raises:
-        DataError: never; a frame's format fits its pixels.
+        DataError: the pixels are not what the frame's format promises.
     """
-    if frame.format.canonical is frame.format:
-        return frame
     target: PixelFormat = frame.format.canonical
+    if target is frame.format:
+        return frame
+    if frame.format.layout != "bgr" or frame.format.states_depth:
+        return frame.converted(target)
     return Frame(cv2.cvtColor(frame.pixels, cv2.COLOR_BGR2RGB), target)  # type: ignore[arg-type]

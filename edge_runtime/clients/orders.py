@@ -59,12 +59,13 @@ def make_order(
 def fitted(frame: Frame, facts: CameraFacts | None) -> Frame:
     """The frame as the camera's bundle takes it, where that loses nothing; else as it is, for the service to judge."""
     target = frame.format.canonical if facts is None else facts.frame.pixel_format.canonical
-    if frame.format == target:
-        return frame
+    if frame.format == target or (frame.format.pattern and frame.format.goes_into(target)):
+        return frame  # a mosaic is a third of its colours: the worker makes them
     try:
-        return Frame(np.ascontiguousarray(frame.as_format(target)), target)
+        made = frame.converted(target)
+        return Frame(np.ascontiguousarray(made.pixels), made.format)
     except DataError:
-        return frame if frame.format == frame.format.canonical else fitted(frame, None)
+        return frame if facts is None else fitted(frame, None)
 
 
 def described(frame: Frame) -> tuple[FrameSpec, memoryview]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.formats import PixelFormat, parse_pixel_format
 from edge_runtime.imaging.frames import Size
 
 
@@ -45,6 +46,18 @@ def frame_size(text: str) -> Size:
         message = f"{text!r} is not of the form WxH, such as 4096x3000"
         raise argparse.ArgumentTypeError(message)
     return Size(int(width), int(height))
+
+
+def pixel_format(text: str) -> PixelFormat:
+    """A pixel format's name, as a flag's type.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        return parse_pixel_format(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def folder(text: str) -> Path:

@@ -7,7 +7,7 @@ from typing import Any
 
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import load
-from edge_runtime.bundle.manifest import Manifest
+from edge_runtime.bundle.manifest import Manifest, RegionSpec
 from edge_runtime.bundle.store import MANIFEST, read_manifest
 from edge_runtime.bundle.training import TrainingRecord, read_training
 from edge_runtime.cli import write_json
@@ -58,7 +58,8 @@ def _lines(manifest: Manifest, training: TrainingRecord | None) -> list[str]:
         f"made         {manifest.created} by takt {manifest.takt_version}",
         f"method       {origin.method} on {origin.backbone}, seed {origin.seed}",
         f"data         {origin.dataset}: {len(splits.fit)} images to fit, {validated}{len(splits.calibration)} to calibrate",
-        f"frames       {geometry.frame.size} {geometry.pixel_format}, {geometry.bit_depth} bits",
+        f"frames       {geometry.frame.size} {geometry.pixel_format}, {geometry.bit_depth} bits"
+        + ("" if geometry.file_format is None else f", from files of {geometry.file_format}"),
         f"tiling       core {tiling.core.size}, halo {tiling.halo}, stride {tiling.stride}",
     ]
     if training is not None:
@@ -68,9 +69,7 @@ def _lines(manifest: Manifest, training: TrainingRecord | None) -> list[str]:
         lines.append(
             f"background   of {background.frames} good frames; without it a defect would need {background.gain:.2f} times as much"
         )
-    lines += [
-        f"region       {region.name}: {region.crop.size} scaled to {region.plane.size}" for region in geometry.regions
-    ]
+    lines += [f"region       {region.name}: {_region_words(region)}" for region in geometry.regions]
     for artefact in manifest.artefacts:
         parity = artefact.parity
         lines.append(
@@ -80,6 +79,15 @@ def _lines(manifest: Manifest, training: TrainingRecord | None) -> list[str]:
         for name, found in artefact.thresholds.items():
             lines.append(f"  {name}: rejects from {found.reject:.6g} ({found.policy}); guarantee: {found.guarantee}")
     return lines
+
+
+def _region_words(region: RegionSpec) -> str:
+    words = f"{region.crop.size} at {region.crop.x1},{region.crop.y1} scaled to {region.plane.size}"
+    if region.polygon is not None:
+        words += f", polygon of {len(region.polygon)} corners"
+    if region.valid_area is not None:
+        words += ", masked"
+    return words + (f", lists from {region.smallest_region_px} px" if region.smallest_region_px else "")
 
 
 def _verify(path: Path, *, as_json: bool) -> int:

@@ -147,7 +147,7 @@ def _write_pictures(
     if mask is not None:
         write_bytes(outputs["masks"] / f"{name}.png", encode_png(mask))
     if "overlays" in outputs:
-        picture = inspector.overlay(read_image(path), inspection)
+        picture = inspector.overlay(read_image(path, inspector.file_format), inspection)
         if picture is not None:
             write_bytes(outputs["overlays"] / f"{name}.png", encode_png(np.ascontiguousarray(picture)))
 

@@ -13,7 +13,7 @@ from typing import Any
 from edge_runtime.cli import EXIT_UNEXPECTED, write_json
 from edge_runtime.clients.gateway import Gateway, Pending
 from edge_runtime.clients.results import Inspected
-from edge_runtime.commands.arguments import Parser, positive
+from edge_runtime.commands.arguments import Parser, pixel_format, positive
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import read_image
 
@@ -23,7 +23,7 @@ CONNECT_S = 2.0  # so that the first part's time is not that of the connection
 def trigger(arguments: Sequence[str]) -> int:
     """Trigger once or many times; exit code 1 where the service left one without answer."""
     options = _parser().parse_args(arguments)
-    frame = None if options.frame is None else read_image(options.frame)
+    frame = None if options.frame is None else read_image(options.frame, options.pixel_format)
     name = options.name or f"takt-trigger-{uuid.uuid4().hex[:8]}"
     silent = 0
     with Gateway(options.endpoint, name=name) as gateway:
@@ -92,6 +92,12 @@ def _parser() -> Parser:
         "--period-ms", type=_milliseconds, metavar="N", help="time between them; else each waits for the last answer"
     )
     parser.add_argument("--frame", type=Path, metavar="FILE", help="the image, for a camera of source `client`")
+    parser.add_argument(
+        "--pixel-format",
+        type=pixel_format,
+        metavar="NAME",
+        help="what that file holds, where it cannot tell: BayerRG8, Mono12 ...",
+    )
     parser.add_argument("--name", help="of this client; else one that nobody has")
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     return parser

@@ -1,17 +1,17 @@
 """Owns what a frame is: pixels in a stated format, read from a file or handed over by a camera."""
 
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.errors import DataError
-
-Pixels: TypeAlias = NDArray[np.uint8 | np.uint16]
+from edge_runtime.imaging.bayer import demosaic
+from edge_runtime.imaging.formats import PixelFormat
+from edge_runtime.imaging.pixels import Pixels
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pnm", ".jp2"})
 
@@ -27,37 +27,11 @@ class Size(NamedTuple):
         return f"{self.width}x{self.height}"
 
 
-class PixelFormat(StrEnum):
-    """Layout of a frame's pixels, in the names that cameras use."""
-
-    MONO8 = "mono8"
-    MONO16 = "mono16"
-    RGB8 = "rgb8"
-    BGR8 = "bgr8"
-    RGB16 = "rgb16"
-    BGR16 = "bgr16"
-
-    @property
-    def channels(self) -> int:
-        """1 or 3."""
-        return 1 if self in {PixelFormat.MONO8, PixelFormat.MONO16} else 3
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Unsigned integers of 8 or 16 bits."""
-        return np.dtype(np.uint8 if self.endswith("8") else np.uint16)
-
-    @property
-    def canonical(self) -> "PixelFormat":
-        """The same depth in the channel order that graphs take: RGB."""
-        return {PixelFormat.BGR8: PixelFormat.RGB8, PixelFormat.BGR16: PixelFormat.RGB16}.get(self, self)
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One picture of one part.
 
-    `pixels` is (H, W) or (H, W, 1) for mono and (H, W, 3) for colour, of the format's dtype.
+    `pixels` is (H, W) or (H, W, 1) for mono and mosaics and (H, W, 3) for colour, of the format's dtype.
 
     Raises:
         DataError: shape or dtype do not fit the format.
@@ -86,25 +60,62 @@ class Frame:
         """Pixels (H, W, C) in a canonical format; only conversions that lose nothing are done.
 
         Args:
-            target: mono8, mono16, rgb8 or rgb16.
+            target: mono or RGB of any depth.
 
         Raises:
-            DataError: the frame would have to lose colour or depth, or gain a depth that it never had.
+            DataError: the frame would have to lose colour or depth, or gain a depth that it never had; or it holds more
+                than its format can.
         """
-        if self.format.dtype == target.dtype and self.format.channels > target.channels and self._is_grey():
+        self.check_depth()
+        if self.format.goes_into(target):
+            return self._converted(target)
+        if self.format.channels > target.channels and self._grey_format.goes_into(target) and self._is_grey():
             return self.pixels[:, :, :1]  # a monochrome camera behind a driver that only knows colour
-        if self.format.dtype != target.dtype or self.format.channels > target.channels:
+        wanted = self.format.of_depth(target.depth)
+        found = self.format.canonical if self.format.layout == "bgr" else self.format  # decoders choose that order
+        message = (
+            f"frame is {found}, the bundle takes {target}: "
+            f"set the camera to {wanted if wanted.goes_into(target) else target}, "
+            f"or build the bundle from {self.format.canonical} images"
+        )
+        raise DataError(message)
+
+    def converted(self, target: PixelFormat) -> "Frame":
+        """The frame in a canonical format; of the target's depth only where the frame promised one.
+
+        Raises:
+            DataError: as `as_format`.
+        """
+        return Frame(self.as_format(target), target.promised_by(self.format))
+
+    def check_depth(self, name: str = "frame") -> None:
+        """Look whether all pixels are as small as the format promises.
+
+        Raises:
+            DataError: one is larger.
+        """
+        top = 2**self.format.depth - 1
+        if self.format.states_depth and top < np.iinfo(self.pixels.dtype).max and int(self.pixels.max()) > top:
             message = (
-                f"frame is {self.format.canonical}, the bundle takes {target}: set the camera to {target}, "
-                f"or build the bundle from {self.format.canonical} images"
+                f"{name} holds {int(self.pixels.max())}, {self.format} ends at {top}: name the format that the camera has, "
+                "and have it fill the low bits of its words"
             )
             raise DataError(message)
+
+    def _converted(self, target: PixelFormat) -> Pixels:
+        pattern = self.format.pattern
+        if pattern is not None:
+            return demosaic(self.pixels, pattern)
         pixels = self.pixels if self.pixels.ndim == 3 else self.pixels[:, :, np.newaxis]  # noqa: PLR2004
-        if self.format.canonical != self.format:
+        if self.format.layout == "bgr":
             pixels = pixels[:, :, ::-1]
         if self.format.channels < target.channels:
             pixels = np.repeat(pixels, target.channels, axis=2)
         return pixels
+
+    @property
+    def _grey_format(self) -> PixelFormat:
+        return PixelFormat(f"mono{self.format.depth}")
 
     def _is_grey(self) -> bool:
         first = self.pixels[:, :, 0]
@@ -119,13 +130,19 @@ _FILE_FORMATS = {
 }
 
 
-def read_image(path: Path) -> Frame:
+def read_image(path: Path, stated: PixelFormat | None = None) -> Frame:
     """Decode an image file to the sensor's pixels: no orientation tag applied, no depth reduced.
 
+    Args:
+        path: the file.
+        stated: what its pixels are, where the file cannot tell: a mosaic, or 12 bits in words of 16.
+
     Raises:
-        DataError: the file cannot be read, is not a whole image, or has an alpha channel or another pixel type.
+        DataError: the file cannot be read, is not a whole image, has an alpha channel or another pixel type, or cannot
+            hold what is stated.
     """
-    return _framed(_decode(path), str(path))
+    frame = _framed(_decode(path), str(path))
+    return frame if stated is None else _restated(frame, stated, path)
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
@@ -166,6 +183,20 @@ def decode_png(data: bytes, name: str) -> Frame:
     return _framed(_decode_bytes(np.frombuffer(data, dtype=np.uint8), name), name)
 
 
+def _restated(frame: Frame, stated: PixelFormat, path: Path) -> Frame:
+    if (frame.format.channels, frame.format.dtype) != (stated.channels, stated.dtype):
+        kind = "one channel" if stated.channels == 1 else "three channels"
+        message = (
+            f"{path}: decodes to {frame.format.canonical}; {stated}, as its pixel format was stated, "
+            f"has {kind} of {8 * stated.dtype.itemsize} bits in a file: state the format that the files have"
+        )
+        raise DataError(message)
+    # decoded colour is blue first, whatever the file's order
+    read = Frame(frame.pixels, PixelFormat.BGR8.of_depth(stated.depth) if stated.channels > 1 else stated)
+    read.check_depth(str(path))
+    return read
+
+
 def _framed(pixels: NDArray[Any], name: str) -> Frame:
     file_format = _FILE_FORMATS.get((pixels.ndim, pixels.dtype.name))
     if file_format is None or (pixels.ndim == 3 and pixels.shape[2] != 3):  # noqa: PLR2004
@@ -202,3 +233,16 @@ def _lacks_end(data: NDArray[np.uint8]) -> bool:
     """Whether a JPEG's last scan is not closed: a copy that was cut short is decoded, its zeros as grey pixels."""
     content = data.tobytes() if data[:2].tobytes() == b"\xff\xd8" else b""
     return content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda")
+
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "Frame",
+    "PixelFormat",
+    "Pixels",
+    "Size",
+    "decode_png",
+    "encode_png",
+    "read_image",
+    "read_mask",
+]

@@ -1,6 +1,7 @@
 """Owns where inspection happens: a region's crop, its valid area, and the plane that tiles are cut from."""
 
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -10,6 +11,8 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Pixels, Size
 from edge_runtime.imaging.maps import Map, rescale
 from edge_runtime.imaging.resize import resize
+
+Polygon: TypeAlias = tuple[tuple[int, int], ...]  # corners (x, y) in frame pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +79,7 @@ def region(
     crop: Crop,
     plane: Size,
     frame: Size,
-    polygon: tuple[tuple[int, int], ...] | None = None,
+    polygon: Polygon | None = None,
     valid_area: NDArray[np.bool_] | None = None,
 ) -> Region:
     """Make a region and check it against the frame.
@@ -92,9 +95,7 @@ def region(
     Raises:
         ConfigError: crop, polygon or mask do not fit the frame, or leave nothing to inspect.
     """
-    if not (0 <= crop.x1 < crop.x2 <= frame.width and 0 <= crop.y1 < crop.y2 <= frame.height):
-        message = f"region {name}: crop {crop.x1},{crop.y1},{crop.x2},{crop.y2} is empty or leaves the frame {frame}"
-        raise ConfigError(message)
+    check_crop(name, (crop.x1, crop.y1, crop.x2, crop.y2), frame)
     valid = None if polygon is None else _inside(name, polygon, frame)
     if valid_area is not None:
         if valid_area.shape != (frame.height, frame.width):
@@ -109,17 +110,61 @@ def region(
     made = Region(name=name, crop=crop, plane=plane, valid=valid)
     on_plane = made.valid_on_plane()
     if on_plane is not None and not on_plane.any():
-        message = f"region {name}: the mask leaves no pixel of {crop.size} to inspect: valid pixels are those above 0"
+        what = " and ".join(["polygon"] * (polygon is not None) + ["valid-area mask"] * (valid_area is not None))
+        message = (
+            f"region {name}: nothing is left to inspect of its box {crop.x1},{crop.y1},{crop.x2},{crop.y2} in the frame "
+            f"{frame} by its {what}: valid pixels lie inside the polygon and are above 0 in the mask"
+        )
         raise ConfigError(message)
     return made
 
 
-def _inside(name: str, polygon: tuple[tuple[int, int], ...], frame: Size) -> NDArray[np.bool_]:
-    outside = [point for point in polygon if not (0 <= point[0] < frame.width and 0 <= point[1] < frame.height)]
-    if len(polygon) < 3 or outside:  # noqa: PLR2004 - a polygon has three corners
-        fault = f"corner {outside[0]} lies outside the frame {frame}" if outside else f"has {len(polygon)} corners"
-        message = f"region {name}: polygon {fault}; corners are x,y in frame pixels, three at least"
+def check_crop(name: str, crop: tuple[int, int, int, int], frame: Size) -> None:
+    """Refuse a box that a frame does not have.
+
+    Raises:
+        ConfigError: it is empty or leaves the frame.
+    """
+    x1, y1, x2, y2 = crop
+    if not (0 <= x1 < x2 <= frame.width and 0 <= y1 < y2 <= frame.height):
+        message = (
+            f"region {name}: crop {x1},{y1},{x2},{y2} is empty or leaves the frame {frame}: "
+            "give X1,Y1,X2,Y2 in frame pixels, X2 and Y2 exclusive"
+        )
         raise ConfigError(message)
+
+
+def check_polygon(name: str, polygon: Polygon, frame: Size) -> None:
+    """Refuse a polygon that encloses nothing, or not on the frame.
+
+    Raises:
+        ConfigError: it has too few corners, no area, or a corner outside the frame.
+    """
+    fault = polygon_fault(polygon)
+    outside = [f"{x},{y}" for x, y in polygon if not (0 <= x < frame.width and 0 <= y < frame.height)]
+    if fault is None and outside:
+        fault = (
+            f"corner {outside[0]} lies outside the frame {frame}: x runs from 0 to {frame.width - 1}, "
+            f"y from 0 to {frame.height - 1}"
+        )
+    if fault is not None:
+        message = f"region {name}: polygon {fault}"
+        raise ConfigError(message)
+
+
+def polygon_fault(polygon: Polygon) -> str | None:
+    """What is wrong with a polygon on any frame; None where nothing is."""
+    if len(polygon) < 3:  # noqa: PLR2004 - a polygon has three corners
+        return f"has {len(polygon)} corner(s): give three at least, as x,y in frame pixels"
+    (x0, y0), rest = polygon[0], polygon[1:]
+    dx, dy = next(((x - x0, y - y0) for x, y in rest if (x, y) != (x0, y0)), (0, 0))
+    if all((x - x0) * dy == (y - y0) * dx for x, y in rest):
+        return f"has no area: its {len(polygon)} corners lie on one line, from {min(polygon)} to {max(polygon)}"
+    return None
+
+
+def _inside(name: str, polygon: Polygon, frame: Size) -> NDArray[np.bool_]:
+    check_polygon(name, polygon, frame)
     drawn = np.zeros((frame.height, frame.width), dtype=np.uint8)
     cv2.fillPoly(drawn, [np.array(polygon, dtype=np.int32)], 1)
     return np.asarray(drawn > 0)

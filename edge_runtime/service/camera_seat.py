@@ -70,6 +70,12 @@ class CameraSeat:
         return (self.slots.granted if memory else self.credits) - len(self.outstanding)
 
 
+def suits(frame: wire.FrameSpec, wanted: wire.FrameSpec) -> bool:
+    """Whether a worker makes of a frame what the bundle inspects, losing nothing: another order, a mosaic, grey for colour."""
+    same_size = (frame.width, frame.height) == (wanted.width, wanted.height)
+    return same_size and frame.pixel_format.goes_into(wanted.pixel_format)
+
+
 def unlike(frame: wire.FrameSpec, wanted: wire.FrameSpec) -> str:
     """What is wrong with a frame that is not what the bundle inspects."""
     return (

@@ -11,7 +11,7 @@ from edge_runtime.errors import CameraError, ProtocolError
 from edge_runtime.protocol import messages as wire
 from edge_runtime.protocol.messages import Code, Credit, Grab, TriggerMode
 from edge_runtime.protocol.wire import Buffer, Message
-from edge_runtime.service.camera_seat import CameraSeat, Fault, Grabbed, unlike
+from edge_runtime.service.camera_seat import CameraSeat, Fault, Grabbed, suits, unlike
 from edge_runtime.service.open_trigger import OpenTrigger
 from edge_runtime.service.operations import Key
 from edge_runtime.service.pairing import HardwarePairing, Paired
@@ -113,7 +113,7 @@ class Cameras:
         wanted = seat.choice.active.frame
         if frame is None or pixels is None:
             return Fault(Reason.NO_FRAME, f"camera {seat.config.name} takes its frames from messages, and none came")
-        if frame != wanted:
+        if not suits(frame, wanted):
             return Fault(Reason.BAD_IMAGE, unlike(frame, wanted))
         try:
             held = None if seat.slots is None else seat.slots.store(frame, pixels)
@@ -279,7 +279,7 @@ class Cameras:
         if held is None:
             return Fault(Reason.FRAME_MISMATCH, f"slot {header.slot} does not hold the frame that was announced")
         wanted = seat.choice.active.frame
-        if header.frame != wanted:
+        if not suits(header.frame, wanted):
             held.release()
             return Fault(Reason.BAD_IMAGE, unlike(header.frame, wanted))
         return held

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from edge_runtime.bundle.load import load
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.formats import PixelFormat
 from edge_runtime.service.config import LineConfig, SourceKind
 from edge_runtime.service.run_dir import RunDir
 from edge_runtime.service.store import read_facts
@@ -34,7 +35,20 @@ def check(config: LineConfig) -> Iterator[str]:
             raise ConfigError(message)
         yield f"camera   {camera.name}: {source}, {camera.trigger}, {camera.deadline_ms} ms"
     for path in sorted({camera.bundle for camera in config.camera}):
-        load(path, threads=config.threads, cache_dir=RunDir(config.run_dir).cache)
+        loaded = load(path, threads=config.threads, cache_dir=RunDir(config.run_dir).cache)
+        _check_file_format(config, path, loaded.manifest.geometry.file_format)
         facts = read_facts(path)
         frame = facts.frame
         yield f"bundle   {path}: {facts.product}, {frame.width}x{frame.height} {frame.pixel_format}, verified and tested here"
+
+
+def _check_file_format(config: LineConfig, bundle: Path, built_from: PixelFormat | None) -> None:
+    """A folder of mosaics that nobody calls so would be inspected as grey pictures."""
+    for camera in config.camera:
+        silent = camera.parsed_source.kind is SourceKind.FOLDER and camera.pixel_format is None
+        if camera.bundle == bundle and silent and built_from is not None and built_from.pattern is not None:
+            message = (
+                f"camera {camera.name}: pixel_format is missing: {bundle} was built from files of {built_from}, and a folder's "
+                f'files cannot tell whether they are: add pixel_format = "{built_from}", or {built_from.canonical} for colour'
+            )
+            raise ConfigError(message)

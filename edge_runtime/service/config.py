@@ -6,14 +6,17 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.formats import PixelFormat, parse_pixel_format
 from edge_runtime.protocol.endpoints import Endpoints, parse_endpoint
 from edge_runtime.protocol.messages import DeadlineMs, Name, Transport, TriggerMode
 
 Text = Annotated[str, Field(min_length=1, max_length=128)]
 PeriodMs = Annotated[int, Field(ge=1, le=3_600_000)]
+
+FileFormat = Annotated[PixelFormat, BeforeValidator(parse_pixel_format)]  # in any case, as data sheets write it
 
 
 class SourceKind(StrEnum):
@@ -63,6 +66,20 @@ def parse_source(text: str) -> SourceSpec:
     return SourceSpec(kind, where)
 
 
+def _check_stated(stated: PixelFormat | None, source: SourceSpec) -> None:
+    """Refuse a format that would be believed to do something.
+
+    Raises:
+        ValueError: it is stated of a source that says itself what it gives.
+    """
+    if stated is not None and source.kind is not SourceKind.FOLDER:
+        message = (
+            f"pixel_format {stated} with source {source.kind}: it says what image files hold that cannot tell it themselves, "
+            "so it goes with folder:DIR; leave it out"
+        )
+        raise ValueError(message)
+
+
 class _File(BaseModel):
     """Frozen, no conversions between types, unknown keys refused."""
 
@@ -80,6 +97,7 @@ class CameraConfig(_File):
     slots: Annotated[int, Field(ge=1, le=64)] = 4  # frames that may be in work; one trigger more is OVERLOAD
     period_ms: PeriodMs = 100  # between the frames of a folder that streams
     pairing_ms: PeriodMs = 200  # hardware: a frame and its trigger come within this; parts more than twice that apart
+    pixel_format: FileFormat | None = None  # of a folder's files, where they cannot tell: a mosaic, or its depth
 
     @field_validator("source")
     @classmethod
@@ -92,6 +110,7 @@ class CameraConfig(_File):
         if self.parsed_source.kind is SourceKind.CLIENT and self.trigger is not TriggerMode.SOFTWARE:
             message = f"trigger {self.trigger} with source client: the frame comes with the client's trigger, leave `trigger` out"
             raise ValueError(message)
+        _check_stated(self.pixel_format, self.parsed_source)
         return self
 
     @property
@@ -136,6 +155,7 @@ class CameraFile(_File):
     trigger: TriggerMode = TriggerMode.SOFTWARE
     transport: Transport = Transport.MEMORY
     period_ms: PeriodMs = 100
+    pixel_format: FileFormat | None = None  # as in `line.toml`
 
     @field_validator("source")
     @classmethod
@@ -144,6 +164,11 @@ class CameraFile(_File):
             message = f"source {text!r}: a camera process takes folder:DIR, video:FILE, usb:N or rtsp:URL"
             raise ValueError(message)
         return text
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        _check_stated(self.pixel_format, self.parsed_source)
+        return self
 
     @property
     def parsed_source(self) -> SourceSpec:

@@ -233,6 +233,7 @@ def _camera_order(config: LineConfig, camera: CameraConfig) -> dict[str, Any]:
         trigger=camera.trigger,
         transport=Transport.MEMORY,
         period_ms=camera.period_ms,
+        pixel_format=camera.pixel_format,
     )
     return {"name": camera.name, "config": file.model_dump_json()}
 

@@ -170,6 +170,18 @@ SCHEMA_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "no tolerance": (lambda m: m.update(golden_tolerance=0), "golden_tolerance"),
     "digest that is none": (lambda m: m["members"].update({ONNX: "xyz"}), "members"),
     "camera order of colours": (lambda m: m["geometry"].update(pixel_format="bgr8"), "pixel_format"),
+    "another depth than the format's": (
+        lambda m: m["geometry"].update(pixel_format="rgb12"),
+        "bit_depth 8: rgb12 has 12",
+    ),
+    "files that do not become frames": (
+        lambda m: m["geometry"].update(file_format="bayerrg12"),
+        "file_format bayerrg12",
+    ),
+    "negative smallest area": (
+        lambda m: m["geometry"]["regions"][0].update(smallest_region_px=-1),
+        "geometry.regions.0.smallest_region_px",
+    ),
     "crop beyond the frame": (lambda m: m["geometry"]["regions"][0]["crop"].update(x2=97), "leaves the frame"),
     "empty crop": (lambda m: m["geometry"]["regions"][0]["crop"].update(x1=96), "is empty"),
     "region twice": (lambda m: m["geometry"]["regions"].append(m["geometry"]["regions"][0]), "not unique"),

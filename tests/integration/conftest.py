@@ -89,6 +89,22 @@ def takt_here(capfd: pytest.CaptureFixture[str]) -> Iterator[Takt]:
 
 
 @pytest.fixture(scope="session")
+def takt_build() -> Callable[..., None]:
+    """Runs `takt build` in this process, for what several tests share; its output goes where the test's goes."""
+
+    def run(*arguments: object) -> None:
+        log = logging.getLogger("takt")
+        before = (log.handlers[:], log.level, log.propagate)
+        try:
+            assert main(["build", *map(str, arguments)]) == 0
+        finally:
+            log.handlers[:], log.propagate = before[0], before[2]
+            log.setLevel(before[1])
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def bundle(small: SmallSet) -> Path:
     """The small bundle's file."""
     return small.bundle

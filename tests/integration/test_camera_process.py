@@ -246,6 +246,32 @@ def test_colours_keep_their_places_and_depths(
         assert np.array_equal(pixels, rgb)
 
 
+def test_a_folder_of_mosaics_gives_colours_and_files_that_promise_no_depth_give_frames_that_promise_none(
+    broker: BrokerSide, tmp_path: Path
+) -> None:
+    mosaic = np.tile(np.array([[3000, 1600], [1600, 500]], np.uint16), (3, 4))
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images/a.png"), mosaic)
+    broker.frame = FrameSpec(width=8, height=6, pixel_format=PixelFormat.RGB12)
+    stated = config(broker, f"folder:{tmp_path / 'images'}")
+    with running(stated.model_copy(update={"pixel_format": PixelFormat.BAYER_RG12})):
+        broker.greet()
+        broker.grab("t1")
+        frame, pixels = broker.frame_pixels()
+        assert frame.frame == broker.frame
+        assert pixels is not None
+        assert pixels.reshape(-1, 3).tolist() == [[3000, 1600, 500]] * 48
+    broker.forget()
+    broker.frame = FrameSpec(width=8, height=6, pixel_format=PixelFormat.MONO12)
+    with running(stated):
+        broker.greet()
+        broker.grab("t2")
+        frame, pixels = broker.frame_pixels()
+        assert frame.frame is not None
+        assert frame.frame.pixel_format is PixelFormat.MONO16  # nobody said that these are 12 bits
+        assert np.array_equal(np.squeeze(pixels), mosaic)
+
+
 def test_a_video_file_is_a_camera_too(broker: BrokerSide, tmp_path: Path) -> None:
     write_video(tmp_path / "clip.avi", [10, 200])
     broker.frame = FrameSpec(width=64, height=48, pixel_format=PixelFormat.RGB8)

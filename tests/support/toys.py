@@ -23,6 +23,7 @@ from edge_runtime.bundle.manifest import (
 )
 from edge_runtime.engines import Engine, EngineName, GraphOutput, Precision
 from edge_runtime.errors import EngineError
+from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
 from edge_runtime.imaging.frames import PixelFormat, Size
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.inspector import Inspector
@@ -126,6 +127,7 @@ def make_region(
     plane: Size | None = None,
     polygon: tuple[tuple[int, int], ...] | None = None,
     valid_area: str | None = None,
+    smallest_region_px: int = 1,
 ) -> RegionSpec:
     """A region's specification; the plane is the crop unless another size is given."""
     x1, y1, x2, y2 = crop
@@ -136,6 +138,7 @@ def make_region(
         plane=SizeSpec(width=width, height=height),
         polygon=polygon,
         valid_area=valid_area,
+        smallest_region_px=smallest_region_px,
     )
 
 
@@ -150,9 +153,9 @@ def make_recipe(
     regions: tuple[RegionSpec, ...] | None = None,
     sigma: float = 0.0,
     rule: ImageScoreRule = ImageScoreRule.MAX_RAW,
-    smallest_region_px: int = 1,
     position_bound: bool = False,
     resize_version: int = RESIZE_VERSION,
+    demosaic_version: int = DEMOSAIC_VERSION,
 ) -> Recipe:
     """A recipe that inspects the whole frame as region `all` unless regions are given."""
     return Recipe(
@@ -161,10 +164,11 @@ def make_recipe(
         created="2025-11-20T09:00:00Z",
         geometry=GeometrySpec(
             pixel_format=pixel_format,
-            bit_depth=8 * pixel_format.dtype.itemsize,
+            bit_depth=pixel_format.depth,
             frame=SizeSpec(width=frame.width, height=frame.height),
             regions=regions or (make_region("all", (0, 0, frame.width, frame.height)),),
             resize_version=resize_version,
+            demosaic_version=demosaic_version,
         ),
         tiling=TilingSpec(
             core=SizeSpec(width=core.width, height=core.height),
@@ -177,7 +181,6 @@ def make_recipe(
         map_policy=MapPolicySpec(
             upsampling="bilinear",
             sigma=sigma,
-            smallest_region_px=smallest_region_px,
             image_score=rule,
             pooled_cells=3 if rule is ImageScoreRule.POOLED_MAX else None,
         ),

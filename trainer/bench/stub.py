@@ -36,6 +36,7 @@ from edge_runtime.bundle.manifest import (
 )
 from edge_runtime.bundle.store import DRAFT, array_bytes, json_bytes, write
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
 from edge_runtime.imaging.frames import PixelFormat, Size, encode_png
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.scorer import Scorer
@@ -173,6 +174,7 @@ def _recipe(
             frame=whole,
             regions=(RegionSpec(name=REGION, crop=CropSpec(x1=0, y1=0, x2=frame.width, y2=frame.height), plane=whole),),
             resize_version=RESIZE_VERSION,
+            demosaic_version=DEMOSAIC_VERSION,
         ),
         tiling=TilingSpec(
             core=SizeSpec(width=core.width, height=core.height),
@@ -182,9 +184,7 @@ def _recipe(
             batch=1,
             position_bound=False,
         ),
-        map_policy=MapPolicySpec(
-            upsampling="bilinear", sigma=sigma, smallest_region_px=0, image_score=ImageScoreRule.MAX_RAW
-        ),
+        map_policy=MapPolicySpec(upsampling="bilinear", sigma=sigma, image_score=ImageScoreRule.MAX_RAW),
         provenance=ProvenanceSpec(
             method="brightness",
             backbone="none",

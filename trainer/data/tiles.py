@@ -145,7 +145,7 @@ class FrameTiles:
         return tuple(region.cut(pixels) for region, _ in self._regions)
 
     def _read(self, path: Path) -> Pixels:
-        frame = read_image(path)
+        frame = read_image(path, self._recipe.geometry.file_format)
         expected = self._recipe.geometry.frame.size
         if frame.size != expected:
             message = f"{path}: is {frame.size}, the other images are {expected}: give images of one size"

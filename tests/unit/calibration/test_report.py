@@ -41,6 +41,7 @@ from edge_runtime.bundle.manifest import (
 )
 from edge_runtime.engines import EngineName, GraphOutput, Precision
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
 from edge_runtime.imaging.frames import PixelFormat
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.inspector import Inspector
@@ -79,13 +80,12 @@ def recipe(regions: tuple[RegionSpec, ...], core: int) -> Recipe:
             frame=SizeSpec(width=WIDTH, height=HEIGHT),
             regions=regions,
             resize_version=RESIZE_VERSION,
+            demosaic_version=DEMOSAIC_VERSION,
         ),
         tiling=TilingSpec(
             core=SizeSpec(width=core, height=HEIGHT), halo=0, stride=STRIDE, offset=3.5, batch=1, position_bound=False
         ),
-        map_policy=MapPolicySpec(
-            upsampling="bilinear", sigma=0.0, smallest_region_px=1, image_score=ImageScoreRule.MAX_RAW
-        ),
+        map_policy=MapPolicySpec(upsampling="bilinear", sigma=0.0, image_score=ImageScoreRule.MAX_RAW),
         provenance=ProvenanceSpec(
             method="patchcore",
             backbone="resnet18.tv_in1k",

@@ -184,7 +184,9 @@ def test_regions_are_listed_from_all_parts_of_the_frame_highest_peak_first() -> 
 
 
 def test_the_smallest_region_setting_filters_the_list_and_not_the_verdict() -> None:
-    inspection = make_inspector(make_recipe(smallest_region_px=2000)).inspect(picture((20, 20)))
+    inspection = make_inspector(
+        make_recipe(regions=(make_region("all", (0, 0, 64, 48), smallest_region_px=2000),))
+    ).inspect(picture((20, 20)))
     assert inspection.regions == ()
     assert inspection.verdict is Verdict.REJECT
 

@@ -17,6 +17,7 @@ from support.toys import (
 from edge_runtime.bundle.manifest import ImageScoreRule, Recipe
 from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleError, ConfigError, DataError, EngineError
+from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.scorer import FrameScore, Scorer
@@ -278,3 +279,35 @@ def test_regions_that_do_not_fit_the_frame_and_cores_off_the_grid_are_refused_be
     crooked = make_recipe(core=Size(30, 16))
     with pytest.raises(ConfigError, match="nearest core 32x16"):
         scorer(crooked)
+
+
+def test_a_recipe_of_another_demosaic_version_is_refused() -> None:
+    with pytest.raises(BundleError, match=f"demosaic version {DEMOSAIC_VERSION + 1}, this release has"):
+        scorer(make_recipe(demosaic_version=DEMOSAIC_VERSION + 1))
+
+
+@pytest.mark.parametrize("halo", [0, 16])
+@pytest.mark.parametrize("size", [Size(1, 1), Size(1, 7), Size(3, 200), Size(200, 3), Size(7, 5), Size(33, 17)])
+def test_a_frame_smaller_than_a_tile_or_a_cell_is_scored_by_reflection(size: Size, halo: int) -> None:
+    made = scorer(make_recipe(frame=size, core=Size(64, 64), halo=halo))
+    assert made.score(mono(np.full((size.height, size.width), DARK, np.uint8))).regions[0].image_score == DARK
+    for x, y in ((0, 0), (size.width - 1, size.height - 1), (size.width // 2, size.height // 2)):
+        scored = made.score(spotted(size, (x, y)))
+        assert scored.regions[0].image_score == 250
+        assert made.frame_map(scored).shape == (size.height, size.width)
+        assert np.isfinite(made.frame_map(scored)).all()
+
+
+@pytest.mark.parametrize("size", [Size(1, 1), Size(3, 200), Size(64, 47), Size(48, 64)])
+def test_a_frame_of_another_size_than_the_recipes_is_refused_with_both(size: Size) -> None:
+    with pytest.raises(DataError, match=f"frame is {size}, the bundle inspects 64x48"):
+        scorer(make_recipe()).score(spotted(size))
+
+
+def test_a_mosaic_is_scored_as_the_colours_it_makes() -> None:
+    made = scorer(make_recipe(pixel_format=PixelFormat.RGB12))
+    mosaic = Frame(scramble(48, 64, 1, np.uint16) >> 4, PixelFormat.BAYER_GB12)
+    colours = mosaic.converted(PixelFormat.RGB12)
+    assert np.array_equal(made.score(mosaic).regions[0].grid, made.score(colours).regions[0].grid)
+    with pytest.raises(DataError, match="frame is bayergb10, the bundle takes rgb12: set the camera to bayergb12"):
+        made.score(Frame(mosaic.pixels >> 2, PixelFormat.BAYER_GB10))

@@ -55,8 +55,9 @@ def colour(dtype: type = np.uint8) -> NDArray[Any]:
         ([colour(), colour()], (PixelFormat.RGB8, 8)),
         ([grey(), colour()], (PixelFormat.RGB8, 8)),  # one colour image makes the bundle one of colour
         ([grey(255, np.uint16)], (PixelFormat.MONO16, 8)),
-        ([grey(4095, np.uint16), grey(900, np.uint16)], (PixelFormat.MONO16, 12)),
-        ([grey(900, np.uint16), grey(4096, np.uint16)], (PixelFormat.MONO16, 14)),
+        ([grey(4095, np.uint16), grey(900, np.uint16)], (PixelFormat.MONO12, 12)),
+        ([grey(900, np.uint16), grey(4096, np.uint16)], (PixelFormat.MONO14, 14)),
+        ([grey(900, np.uint16)], (PixelFormat.MONO10, 10)),
         ([grey(65535, np.uint16)], (PixelFormat.MONO16, 16)),
         ([colour(np.uint16)], (PixelFormat.RGB16, 8)),
     ],
@@ -67,6 +68,27 @@ def test_the_survey_finds_the_format_and_the_sensors_depth(
     found = survey(write(*images))
     assert (found.pixel_format, found.bit_depth) == expected
     assert found.size == (10, 8)
+
+
+@pytest.mark.parametrize(
+    ("stated", "expected", "depth"),
+    [
+        (PixelFormat.MONO12, PixelFormat.MONO12, 12),
+        (PixelFormat.MONO16, PixelFormat.MONO16, 16),  # said, not guessed: white is 65535
+        (PixelFormat.BAYER_RG12, PixelFormat.RGB12, 12),
+        (PixelFormat.BAYER_BG16, PixelFormat.RGB16, 16),
+    ],
+)
+def test_what_is_stated_of_the_images_is_not_guessed(
+    write: Write, stated: PixelFormat, expected: PixelFormat, depth: int
+) -> None:
+    found = survey(write(grey(900, np.uint16)), stated)
+    assert (found.pixel_format, found.bit_depth, found.file_format) == (expected, depth, stated)
+
+
+def test_an_image_that_is_deeper_than_stated_is_refused_by_name(write: Write) -> None:
+    with pytest.raises(DataError, match=r"1\.png holds 1100, mono10 ends at 1023"):
+        survey(write(grey(1000, np.uint16), grey(1100, np.uint16)), PixelFormat.MONO10)
 
 
 def test_images_of_two_sizes_are_refused_with_both_names_and_sizes(write: Write) -> None:

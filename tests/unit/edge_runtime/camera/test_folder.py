@@ -27,9 +27,9 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of files that were decoded."""
     names: list[str] = []
 
-    def counted(path: Path) -> Frame:
+    def counted(path: Path, stated: PixelFormat | None = None) -> Frame:
         names.append(path.name)
-        return read_image(path)
+        return read_image(path, stated)
 
     monkeypatch.setattr(folder_module, "read_image", counted)
     return names

@@ -478,6 +478,24 @@ def test_a_grey_frame_is_widened_for_a_colour_bundle(known: Driven) -> None:
     assert bytes(send.pixels or b"") == bytes([7] * 24)
 
 
+def test_a_mosaic_is_sent_as_it_is_for_it_is_a_third_of_its_colours(known: Driven) -> None:
+    known.order(camera="given", frame=Frame(np.full((2, 4), 7, np.uint8), PixelFormat.BAYER_GB8))
+    (send,) = known.sent(Trigger)
+    assert isinstance(send.header, Trigger)
+    assert send.header.frame is not None
+    assert send.header.frame.pixel_format is PixelFormat.BAYER_GB8
+    assert bytes(send.pixels or b"") == bytes([7] * 8)
+
+
+@pytest.mark.parametrize("form", [PixelFormat.BGR12, PixelFormat.BAYER_RG12, PixelFormat.MONO12])
+def test_a_frame_that_breaks_its_promise_is_left_to_the_service_to_judge(known: Driven, form: PixelFormat) -> None:
+    known.order(camera="given", frame=Frame(np.full((2, 4, form.channels), 5000, np.uint16), form))
+    (send,) = known.sent(Trigger)
+    assert isinstance(send.header, Trigger)
+    assert send.header.frame is not None
+    assert send.header.frame.pixel_format is form
+
+
 def test_a_frame_that_cannot_be_converted_is_left_to_the_service_to_judge(known: Driven) -> None:
     known.order(camera="given", frame=np.full((2, 4), 258, np.uint16))
     (send,) = known.sent(Trigger)

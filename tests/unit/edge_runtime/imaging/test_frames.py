@@ -265,14 +265,8 @@ def test_an_opaque_black_mask_marks_nothing(folder: Path) -> None:
 def test_a_frame_takes_only_the_shape_and_type_of_its_format(
     stated: PixelFormat, shape: tuple[int, ...], dtype: type
 ) -> None:
-    fits = {
-        PixelFormat.MONO8: [((4, 5), np.uint8), ((4, 5, 1), np.uint8)],
-        PixelFormat.MONO16: [((4, 5), np.uint16), ((4, 5, 1), np.uint16)],
-        PixelFormat.RGB8: [((4, 5, 3), np.uint8)],
-        PixelFormat.BGR8: [((4, 5, 3), np.uint8)],
-        PixelFormat.RGB16: [((4, 5, 3), np.uint16)],
-        PixelFormat.BGR16: [((4, 5, 3), np.uint16)],
-    }[stated]
+    word = np.uint8 if stated.endswith("8") else np.uint16
+    fits = [((4, 5, 3), word)] if stated.startswith(("rgb", "bgr")) else [((4, 5), word), ((4, 5, 1), word)]
     pixels = np.zeros(shape, dtype)
     if (shape, dtype) in fits:
         assert Frame(pixels, stated).size == (5, 4)
@@ -299,15 +293,79 @@ def test_bgr_becomes_rgb_by_its_order_only(dtype: type) -> None:
     assert np.array_equal(Frame(pixels, bgr).as_format(FORMATS[3, dtype]), pixels[:, :, ::-1])
 
 
-@pytest.mark.parametrize("target", [PixelFormat.MONO8, PixelFormat.MONO16, PixelFormat.RGB8, PixelFormat.RGB16])
+@pytest.mark.parametrize("target", [form for form in PixelFormat if form.canonical is form])
 @pytest.mark.parametrize("given", list(PixelFormat))
 def test_a_frame_never_loses_colour_or_changes_depth(given: PixelFormat, target: PixelFormat) -> None:
-    frame = Frame(scramble(4, 5, given.channels, given.dtype.type), given)
-    if given.dtype == target.dtype and given.channels <= target.channels:
-        assert frame.as_format(target).shape == (4, 5, target.channels)
+    frame = Frame(scramble(4, 5, given.channels, given.dtype.type) >> (8 * given.dtype.itemsize - given.depth), given)
+    deep_enough = given.depth == target.depth or (given.depth == 16 and target.depth > 8)
+    if deep_enough and (target.startswith("rgb") or given.startswith("mono")):
+        made = frame.converted(target)
+        assert made.pixels.shape == (4, 5, target.channels)
+        assert made.format.layout == target.layout
+        assert made.format.depth == given.depth  # what promised no depth does not promise one afterwards
     else:
-        with pytest.raises(DataError, match=f"frame is {given.canonical}, the bundle takes {target}"):
+        said = given.canonical if given.startswith("bgr") else given  # the order of decoded files is nobody's choice
+        with pytest.raises(DataError, match=f"frame is {said}, the bundle takes {target}: set the camera to "):
             frame.as_format(target)
+
+
+@pytest.mark.parametrize(
+    ("given", "target", "advice"),
+    [
+        (PixelFormat.MONO10, PixelFormat.MONO12, "set the camera to mono12, or build the bundle from mono10 images"),
+        (
+            PixelFormat.BAYER_GB10,
+            PixelFormat.RGB12,
+            "set the camera to bayergb12, or build the bundle from rgb10 images",
+        ),
+        (PixelFormat.BAYER_RG8, PixelFormat.MONO8, "set the camera to mono8, or build the bundle from rgb8 images"),
+    ],
+)
+def test_a_frame_of_another_depth_is_refused_with_what_to_set(
+    given: PixelFormat, target: PixelFormat, advice: str
+) -> None:
+    with pytest.raises(DataError, match=advice):
+        Frame(np.zeros((4, 6), given.dtype), given).as_format(target)
+
+
+@pytest.mark.parametrize("given", [form for form in PixelFormat if form.depth not in {8, 16}])
+def test_a_frame_that_holds_more_than_it_promises_is_refused(given: PixelFormat) -> None:
+    pixels = np.zeros((4, 6, given.channels), np.uint16)
+    pixels[3, 5] = top = 2**given.depth - 1
+    assert Frame(pixels, given).as_format(given.canonical).max() == top
+    pixels[3, 5] = top + 1
+    with pytest.raises(DataError, match=f"frame holds {top + 1}, {given} ends at {top}"):
+        Frame(pixels, given).as_format(given.canonical)
+
+
+def test_a_file_is_what_is_stated_of_it(folder: Path) -> None:
+    mosaic = scramble(6, 8, 1, np.uint16)[:, :, 0] >> 4
+    (folder / "raw.png").write_bytes(encode_png(mosaic))
+    frame = read_image(folder / "raw.png", PixelFormat.BAYER_GR12)
+    assert frame.format is PixelFormat.BAYER_GR12
+    assert np.array_equal(frame.pixels, mosaic)
+
+    colours = scramble(6, 8, 3, np.uint16) >> 4
+    (folder / "colour.png").write_bytes(encode_png(colours))
+    for stated in (PixelFormat.RGB12, PixelFormat.BGR12):  # files are decoded to one order whatever they say
+        assert np.array_equal(read_image(folder / "colour.png", stated).as_format(PixelFormat.RGB12), colours)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "stated", "said"),
+    [
+        (scramble(6, 8, 3), PixelFormat.BAYER_RG8, r"x\.png: decodes to rgb8; bayerrg8, .* one channel of 8 bits"),
+        (scramble(6, 8, 1), PixelFormat.BAYER_RG12, r"x\.png: decodes to mono8; bayerrg12, .* one channel of 16 bits"),
+        (scramble(6, 8, 1), PixelFormat.RGB8, r"x\.png: decodes to mono8; rgb8, .* three channels of 8 bits"),
+        (np.full((6, 8), 4096, np.uint16), PixelFormat.MONO12, r"x\.png holds 4096, mono12 ends at 4095"),
+    ],
+)
+def test_a_file_that_cannot_hold_what_is_stated_is_refused_by_name(
+    folder: Path, pixels: NDArray[Any], stated: PixelFormat, said: str
+) -> None:
+    (folder / "x.png").write_bytes(encode_png(pixels))
+    with pytest.raises(DataError, match=said):
+        read_image(folder / "x.png", stated)
 
 
 @pytest.mark.parametrize(("channels", "dtype"), list(FORMATS))

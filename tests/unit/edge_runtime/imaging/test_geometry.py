@@ -78,11 +78,13 @@ def test_a_polygon_is_given_in_frame_pixels_whatever_the_crop() -> None:
 @pytest.mark.parametrize(
     ("polygon", "fault"),
     [
-        (((1, 1), (5, 5)), "has 2 corners"),
-        ((), "has 0 corners"),
-        (((1, 1), (40, 5), (3, 9)), r"corner \(40, 5\) lies outside the frame 40x30"),
-        (((1, 1), (5, 30), (3, 9)), r"corner \(5, 30\) lies outside"),
-        (((1, -1), (5, 20), (3, 9)), r"corner \(1, -1\) lies outside"),
+        (((1, 1), (5, 5)), r"has 2 corner\(s\)"),
+        ((), r"has 0 corner\(s\)"),
+        (((1, 1), (40, 5), (3, 9)), r"corner 40,5 lies outside the frame 40x30"),
+        (((1, 1), (5, 30), (3, 9)), r"corner 5,30 lies outside"),
+        (((1, -1), (5, 20), (3, 9)), r"corner 1,-1 lies outside"),
+        (((1, 1), (5, 5), (9, 9), (2, 2)), r"has no area: its 4 corners lie on one line, from \(1, 1\) to \(9, 9\)"),
+        (((3, 4), (3, 4), (3, 4)), "has no area"),
     ],
 )
 def test_a_polygon_of_too_few_corners_or_beyond_the_frame_is_refused(
@@ -109,16 +111,18 @@ def test_a_mask_of_another_size_than_the_frame_is_refused(shape: tuple[int, int]
 
 
 def test_a_mask_that_leaves_nothing_of_the_region_is_refused() -> None:
-    with pytest.raises(ConfigError, match="region cap: the mask leaves no pixel of 16x12"):
+    with pytest.raises(
+        ConfigError, match=r"region cap: nothing is left .* box 10,5,26,17 in the frame 40x30 by its valid-area mask"
+    ):
         made(valid_area=~mask(INNER))
-    with pytest.raises(ConfigError, match="region cap: the mask leaves no pixel"):
+    with pytest.raises(ConfigError, match=r"region cap: nothing is left .* by its polygon: "):
         made(polygon=((0, 0), (5, 0), (5, 4)), valid_area=None)
 
 
 def test_a_mask_that_scaling_would_lose_is_refused_and_never_an_empty_area() -> None:
     area = np.zeros((30, 40), np.bool_)
     area[6, 11] = True
-    with pytest.raises(ConfigError, match="leaves no pixel"):
+    with pytest.raises(ConfigError, match="nothing is left"):
         made(plane=Size(4, 3), valid_area=area)
 
 
@@ -158,3 +162,10 @@ def test_a_map_of_a_scaled_plane_comes_back_at_the_crops_size() -> None:
     assert found.shape == (12, 16)
     assert (found[:, :7] == 0).all()
     assert (found[:, 9:] == 100).all()
+
+
+def test_a_polygon_that_crosses_itself_has_an_area_and_is_taken() -> None:
+    bow = made(WHOLE, polygon=((0, 0), (20, 20), (20, 0), (0, 20)))
+    assert bow.valid is not None
+    assert bow.valid[10, 2]
+    assert not bow.valid[2, 10]

@@ -5,7 +5,8 @@ import pytest
 from numpy.typing import NDArray
 from support.toys import scramble
 
-from edge_runtime.imaging.frames import Frame, PixelFormat
+from edge_runtime.imaging.frames import Frame, PixelFormat, Size
+from edge_runtime.imaging.geometry import Crop, Region
 from edge_runtime.imaging.maps import ListedRegion
 from edge_runtime.imaging.overlay import displayable, heatmap, overlay
 
@@ -78,7 +79,7 @@ def test_the_frame_shows_through_the_colours() -> None:
 
 @pytest.mark.parametrize("stated", list(PixelFormat))
 def test_frames_of_all_formats_can_be_shown(stated: PixelFormat) -> None:
-    pixels = scramble(20, 30, stated.channels, stated.dtype.type)
+    pixels = scramble(20, 30, stated.channels, stated.dtype.type) >> (8 * stated.dtype.itemsize - stated.depth)
     shown = displayable(Frame(pixels, stated))
     assert shown.dtype == np.uint8
     assert shown.shape == (20, 30, 3)
@@ -96,3 +97,26 @@ def test_sixteen_bit_frames_are_stretched_to_their_own_range_and_black_stays_bla
     pixels = np.array([[0, 1023, 2046, 4092]], np.uint16)
     assert displayable(Frame(pixels, PixelFormat.MONO16))[0, :, 0].tolist() == [0, 63, 127, 255]
     assert not displayable(Frame(np.zeros((2, 2), np.uint16), PixelFormat.MONO16)).any()
+
+
+def test_what_is_inspected_is_outlined_and_a_whole_frame_is_not() -> None:
+    frame = Frame(np.full((60, 80), 90, np.uint8), PixelFormat.MONO8)
+    square = np.zeros((30, 40), np.bool_)
+    square[5:25, 8:32] = True
+    whole = Region(name="all", crop=Crop(0, 0, 80, 60), plane=Size(80, 60), valid=None)
+    boxed = Region(name="box", crop=Crop(50, 2, 70, 20), plane=Size(20, 18), valid=None)
+    masked = Region(name="cap", crop=Crop(4, 24, 44, 54), plane=Size(40, 30), valid=square)
+
+    def white(*inspected: Region) -> NDArray[np.bool_]:
+        drawn = overlay(frame, ramp(60, 80), low=0.0, high=10.0, regions=(), inspected=inspected)
+        return np.asarray((drawn == 255).all(axis=2))
+
+    assert not white(whole).any()
+    box = np.zeros((60, 80), np.bool_)
+    box[2:20, 50:70] = True
+    box[3:19, 51:69] = False
+    assert np.array_equal(white(boxed), box)
+    both = white(boxed, masked)
+    for x, y in ((12, 40), (35, 40), (20, 29), (20, 48), (50, 10), (69, 10)):
+        assert both[y, x], (x, y)
+    assert not both[44:48, 16:32].any()  # below the name the inside stays open for the heatmap

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from support.camera_bench import EPOCH, LAPSE, OTHER, PIXELS, SLOTS, WINDOW, Bench, Camera
 from support.headers import FRAME
@@ -10,8 +11,10 @@ from support.journals import acceptance
 from support.sockets import BoundPort, bound, instance
 
 from edge_runtime.decision import Reason
+from edge_runtime.errors import DataError
+from edge_runtime.imaging.frames import Frame, PixelFormat
 from edge_runtime.protocol import messages as m
-from edge_runtime.service.camera_seat import Fault
+from edge_runtime.service.camera_seat import Fault, suits
 from edge_runtime.service.rings import HeldFrame
 
 
@@ -272,3 +275,24 @@ def test_a_slot_that_was_announced_with_a_wrong_generation_is_granted_anew(bench
     camera.send(bench.grab(camera, "t2"), 2, again[0])
     bench.until(2)
     assert isinstance(bench.framed[1][1], HeldFrame)
+
+
+@pytest.mark.parametrize("wanted", [known for known in PixelFormat if known.canonical is known])
+@pytest.mark.parametrize("given", list(PixelFormat))
+def test_frames_are_taken_that_become_the_bundles_without_loss_and_no_others(
+    given: PixelFormat, wanted: PixelFormat
+) -> None:
+    def spec(pixel_format: PixelFormat, width: int = 6) -> m.FrameSpec:
+        return m.FrameSpec(width=width, height=4, pixel_format=pixel_format)
+
+    pixels = np.ones((4, 6, given.channels), given.dtype)
+    pixels[0, 0, 0] = 2  # no colour frame is grey
+    try:
+        Frame(pixels, given).as_format(wanted)
+        becomes = True
+    except DataError:
+        becomes = False
+    assert suits(spec(given), spec(wanted)) == becomes
+    assert not suits(spec(given, width=5), spec(wanted))
+    if becomes:  # the slots are made for the bundle's frames
+        assert spec(given).nbytes <= spec(wanted).nbytes

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.imaging.formats import PixelFormat
 from edge_runtime.protocol.messages import Transport, TriggerMode
 from edge_runtime.service.config import SourceKind, SourceSpec, parse_source, read_camera, read_line
 
@@ -27,6 +28,18 @@ def test_a_short_file_gets_its_defaults_and_paths_count_from_its_folder(tmp_path
     assert (camera.trigger, camera.deadline_ms, camera.slots, camera.pairing_ms) == (TriggerMode.SOFTWARE, 1000, 4, 200)
     assert (config.workers, config.threads, config.journal_days, config.hang_ms) == (1, None, 30, 10_000)
     assert config.endpoints.triggers == "tcp://127.0.0.1:5600"
+
+
+def test_the_format_of_a_folders_files_is_stated_as_data_sheets_write_it(tmp_path: Path) -> None:
+    (camera,) = read_line(line(tmp_path, TOP + CAMERA + 'pixel_format = "BayerRG12"\n')).camera
+    assert camera.pixel_format is PixelFormat.BAYER_RG12
+    file = tmp_path / "camera.toml"
+    text = 'endpoint = "tcp://127.0.0.1:5600"\nname = "top"\nsource = "folder:x"\npixel_format = "Mono10"\n'
+    file.write_text(text, encoding="utf-8")
+    assert read_camera(file).pixel_format is PixelFormat.MONO10
+    file.write_text(text.replace("folder:x", "usb:0"), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"camera\.toml: .*pixel_format mono10 with source usb"):
+        read_camera(file)
 
 
 def test_absolute_paths_stay_and_urls_are_no_paths(tmp_path: Path) -> None:
@@ -55,6 +68,12 @@ def test_absolute_paths_stay_and_urls_are_no_paths(tmp_path: Path) -> None:
         ('source = "folder:images"', 'source = "process"\ndeadline_ms = 1.5', "camera.0.deadline_ms"),
         ('source = "folder:images"', 'source = "process"\ndeadline_ms = inf', "camera.0.deadline_ms"),
         ('source = "folder:images"', 'source = "process"\npairing_ms = 2026-01-01', "camera.0.pairing_ms"),
+        (
+            '"folder:images"',
+            '"folder:images"\npixel_format = "Mono12p"',
+            "camera.0.pixel_format: 'Mono12p' is no pixel",
+        ),
+        ('"folder:images"', '"usb:0"\npixel_format = "mono12"', "it goes with folder:DIR; leave it out"),
         ("[[camera]]", "[camera]", "camera:"),
         ("[[camera]]", "[[camera]", "is not TOML"),
         (CAMERA, "", "camera: Field required"),

@@ -28,11 +28,12 @@ def bench(arguments: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="takt bench", description="Measure Takt; prints Markdown tables.")
     kinds = parser.add_subparsers(
-        required=True, metavar="methods|scales|defects|peers|rates|fit|service", parser_class=Parser
+        required=True, metavar="methods|scales|defects|frames|peers|rates|fit|service", parser_class=Parser
     )
     _add_methods(kinds.add_parser("methods", help="accuracy and cost of every method"))
     _add_scales(kinds.add_parser("scales", help="what tiles of sensor pixels find that a squashed frame does not"))
     _add_defects(kinds.add_parser("defects", help="small defects in large frames, squashed and in tiles"))
+    _add_frames(kinds.add_parser("frames", help="time and memory as the frame grows"))
     peers = kinds.add_parser("peers", help="accuracy of the shipped artefact against a peer's figures")
     peers.set_defaults(measure=_peers)
     _add_sets(peers, seeds=3, methods=PEER_METHODS)
@@ -113,6 +114,14 @@ def _add_defects(defects: Parser) -> None:
     defects.add_argument(
         "--with", dest="flags", default="", metavar="FLAGS", help="more flags of `takt build`, for both"
     )
+
+
+def _add_frames(frames: Parser) -> None:
+    frames.set_defaults(measure=_frames)
+    frames.add_argument("bundle", type=Path, help="built with --tile; its model is laid on every frame")
+    frames.add_argument("--out", type=Path, required=True, metavar="DIR", help="frames and bundles")
+    frames.add_argument("--megapixels", type=_megapixels, default=(1, 2, 4, 8, 12, 24), metavar="N,N")
+    frames.add_argument("--runs", type=positive, default=3, metavar="N", help="inspections of each size (default 3)")
 
 
 def _add_keep(parser: Parser) -> None:
@@ -216,6 +225,15 @@ def _defects(options: Namespace) -> Iterator[str]:
     return bench_defects(study)
 
 
+def _frames(options: Namespace) -> Iterator[str]:
+    from trainer.bench.frames import Study, bench_frames  # noqa: PLC0415
+
+    study = Study(
+        bundle=options.bundle, folder=folder(str(options.out)), megapixels=options.megapixels, runs=options.runs
+    )
+    return bench_frames(study)
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(","))
 
@@ -224,11 +242,24 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(positive(part) for part in text.split(","))
 
 
-def _scales(text: str) -> tuple[float, ...]:
+def _megapixels(text: str) -> tuple[float, ...]:
+    found = _numbers(text)
+    if not found or not all(0 < size <= 1000 for size in found):  # noqa: PLR2004 - 36515x27386 pixels are enough
+        message = f"{text!r} is no list of megapixels, such as 1,4,12"
+        raise ArgumentTypeError(message)
+    return found
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    """Numbers between commas; none where one is no number."""
     try:
-        found = tuple(float(part) for part in text.split(","))
+        return tuple(float(part) for part in text.split(","))
     except ValueError:
-        found = ()
+        return ()
+
+
+def _scales(text: str) -> tuple[float, ...]:
+    found = _numbers(text)
     if not found or not all(0 < scale <= 4 for scale in found):  # noqa: PLR2004 - as --scale has it
         message = f"{text!r} is no list of scales above 0, 4 at most, such as 1,0.5,0.25"
         raise ArgumentTypeError(message)

@@ -9,10 +9,12 @@ import numpy as np
 from calibration.samples import Sample
 from edge_runtime.bundle.manifest import CropSpec, GeometrySpec, ImageScoreRule, RegionSpec, SizeSpec, TilingSpec
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.imaging.frames import Frame, PixelFormat, Size, encode_png, read_image, read_mask
+from edge_runtime.imaging.frames import PixelFormat, Size, encode_png, read_mask
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.imaging.tiles import TilePlan
 from trainer.config import DEFAULT_HALO, DEFAULT_SIZE, BuildConfig, RegionConfig
+from trainer.data.facts import ImageFacts, look
+from trainer.data.plane_cache import PlaneCache
 
 _DEPTHS = (8, 10, 12, 14, 16)
 _TILE_BATCH = 4
@@ -27,20 +29,24 @@ class FrameSurvey:
     bit_depth: int
 
 
-def survey(samples: Sequence[Sample]) -> FrameSurvey:
+def survey(samples: Sequence[Sample], cache: PlaneCache | None = None) -> FrameSurvey:
     """Look at every image that a build learns from once, held-out ones included, before hours are spent.
+
+    Args:
+        samples: the images.
+        cache: knows what was seen of an image before; None where there is none.
 
     Raises:
         DataError: one cannot be read, they differ in size or depth, or none of them shows anything.
     """
-    first = read_image(samples[0].path)
+    first = look(samples[0], cache)
     colour, peak, varies = first.format.channels > 1, 0, False
     for sample in samples:
-        frame = first if sample is samples[0] else read_image(sample.path)
-        _check_alike(frame, first, sample, samples[0])
-        colour = colour or frame.format.channels > 1
-        peak = max(peak, int(frame.pixels.max()))
-        varies = varies or int(frame.pixels.min()) < int(frame.pixels.max())
+        facts = first if sample is samples[0] else look(sample, cache)
+        _check_alike(facts, first, sample, samples[0])
+        colour = colour or facts.format.channels > 1
+        peak = max(peak, facts.highest)
+        varies = varies or facts.lowest < facts.highest
     if not varies:  # a network's borders would make even black images differ from place to place
         message = (
             f"the good images do not vary: each of {len(samples)} is of one value, such as black; check the camera"
@@ -56,7 +62,7 @@ def survey(samples: Sequence[Sample]) -> FrameSurvey:
     return FrameSurvey(size=first.size, pixel_format=pixel_format, bit_depth=depth)
 
 
-def _check_alike(frame: Frame, first: Frame, sample: Sample, reference: Sample) -> None:
+def _check_alike(frame: ImageFacts, first: ImageFacts, sample: Sample, reference: Sample) -> None:
     if frame.size != first.size:
         message = (
             f"{sample.path}: is {frame.size}, {reference.path.name} is {first.size}: a bundle inspects frames of one size; "

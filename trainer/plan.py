@@ -15,11 +15,13 @@ from calibration.samples import DataSet, Sample
 from edge_runtime.bundle.manifest import MapPolicySpec, ProvenanceSpec, Recipe, SplitsSpec, packages
 from edge_runtime.bundle.store import json_bytes
 from edge_runtime.errors import ConfigError
-from edge_runtime.imaging.frames import decode_png
+from edge_runtime.imaging.frames import decode_png, read_mask
 from trainer.backbones import Features
 from trainer.backbones.features import PixelSpec
 from trainer.backbones.weights import weights_folder
-from trainer.config import DEFAULT_BACKBONE, BuildConfig
+from trainer.config import DEFAULT_BACKBONE, DEFAULT_FOREGROUND_SHARE, NO_MASK, BuildConfig
+from trainer.data.plane_cache import PlaneCache
+from trainer.data.selection import TileRule
 from trainer.data.splits import Splits, split
 from trainer.devices import choose_device
 from trainer.geometry import FrameSurvey, make_geometry, make_tiling, survey
@@ -41,6 +43,8 @@ class Plan:
     features: Features
     recipe: Recipe  # without the fit's time and memory
     members: dict[str, bytes]
+    rule: TileRule
+    cache: PlaneCache | None
     device: torch.device
     leads: bool  # whether this process is the one that shows and writes
 
@@ -77,6 +81,13 @@ def check_flags(config: BuildConfig, method: Method, processes: Processes, *, re
     if config.validation is not None and method.validation == 0.0:
         message = f"--validation: the method {method.name} has no constants to set apart images for: leave the flag out"
         raise ConfigError(message)
+    moving = ",".join(kind for kind in config.augment if kind.moves)
+    if moving and method.knows_places:
+        message = (
+            f"--augment {moving}: the method {method.name} learns what is good at every place, and a part that is mirrored or turned "
+            "has it elsewhere: give light alone, or --method patchcore"
+        )
+        raise ConfigError(message)
 
 
 def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
@@ -87,6 +98,8 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         DataError: images that cannot be used.
     """
     method = find_method(config.method)
+    cache = None if config.tile_cache is None else PlaneCache(Path(config.tile_cache))
+    rule = _tile_rule(config)
     dataset = open_dataset(root, limit=config.limit, seed=config.seed)
     if dataset.duplicates:
         _LOG.warning("%s: %d file(s) left out: the same image stands there twice", root, dataset.duplicates)
@@ -97,7 +110,8 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         calibration_split=config.calibration_split,
         seed=config.seed,
     )
-    found = survey((*splits.fit, *splits.validation, *splits.calibration))
+    found = survey((*splits.fit, *splits.validation, *splits.calibration), cache)
+    rule.check_mask(found.size)
     geometry, members = make_geometry(config, found)
     device = choose_device(config.device, processes)
     features = method.features(_request(config, found)).to(device)
@@ -149,8 +163,19 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         features=features,
         recipe=recipe,
         members=members,
+        rule=rule,
+        cache=cache,
         device=device,
         leads=processes.leads,
+    )
+
+
+def _tile_rule(config: BuildConfig) -> TileRule:
+    return TileRule(
+        foreground=config.foreground,
+        mask=None if config.foreground in NO_MASK else read_mask(Path(config.foreground)),
+        share=config.foreground_share or DEFAULT_FOREGROUND_SHARE,
+        incomplete=config.incomplete_tiles == "in",
     )
 
 

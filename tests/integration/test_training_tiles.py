@@ -1,6 +1,9 @@
 """Training on tiles through the command: what is chosen, cached and augmented, and what is refused."""
 
 import json
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,6 +145,25 @@ def test_a_build_from_the_cache_decodes_no_image_of_the_fit_and_gives_the_same(
 
     assert ran.code == 0, ran.err
     assert members(tmp_path / "plain") == members(tmp_path / "first") == members(tmp_path / "second")
+
+
+@pytest.mark.slow
+def test_a_disk_that_fills_up_is_told_once_and_the_fit_goes_on(plates: Path, tmp_path: Path) -> None:
+    mount = tmp_path / "disk"
+    mount.mkdir()
+    takt, folder = Path(sys.executable).with_name("takt"), shlex.quote(str(mount))
+    fit = shlex.join(
+        map(str, (takt, "fit", plates, "--out", tmp_path / "x.draft", *MODEL, *TILES, "--tile-cache", mount))
+    )
+    script = f"mount -t tmpfs -o size=120k tmpfs {folder} || exit 99\n{fit} >&2 || exit $?\nls -A {folder}"
+    done = subprocess.run(
+        ["unshare", "-rm", "bash", "-c", script], capture_output=True, text=True, check=False, timeout=240
+    )
+    assert done.returncode == 0, f"`unshare -rm` and a tmpfs must be permitted: {done.stderr}"
+    assert done.stderr.count("cannot be written to any more (No space left on device): the fit goes on without") == 1
+    assert (tmp_path / "x.draft").is_file()
+    assert all(name.endswith(".plane") for name in done.stdout.splitlines())
+    assert len(done.stdout.splitlines()) > 1
 
 
 @pytest.mark.parametrize(

@@ -80,11 +80,15 @@ class Selection:
 
     def tiles(self, samples: Sequence[Sample]) -> int:
         """How many tiles images have."""
+        if self.chosen is None:
+            return len(samples) * sum(len(region) for region in self.cells)
         return sum(len(region) for sample in samples for region in self.of(sample))
 
     def count_cells(self, samples: Sequence[Sample]) -> int:
         """How many cells count, over all tiles of images."""
         sizes = [{tile: int(cells.sum()) for tile, cells in region.items()} for region in self.cells]
+        if self.chosen is None:
+            return len(samples) * sum(sum(region.values()) for region in sizes)
         return sum(
             sizes[index][tile] for sample in samples for index, region in enumerate(self.of(sample)) for tile in region
         )

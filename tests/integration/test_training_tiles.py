@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.imaging.frames import PixelFormat, encode_png, read_image
+from edge_runtime.imaging.frames import Frame, PixelFormat, encode_png, read_image
+from edge_runtime.inspector import Inspector
 from trainer.data import planes
 from trainer.data.tiles import FrameTiles
 from trainer.models import patchcore
@@ -110,20 +111,21 @@ def test_a_fit_sees_the_tiles_that_were_asked_for(
         ) == value
 
 
-def test_a_bundle_of_selected_tiles_is_sealed_and_inspects_every_tile(
+def test_a_bundle_of_selected_tiles_is_sealed_and_scores_every_tile(
     takt_here: Takt, plates: Path, tmp_path: Path
 ) -> None:
     flags = ("--foreground", "otsu", "--incomplete-tiles", "out", "--augment", "flip_x,light", "--policy", "quantile:1")
     out = tmp_path / "x.takt"
     ran = takt_here("build", plates, "--out", out, *MODEL, *TILES, *flags, "--tile-cache", tmp_path / "cache")
     assert ran.code == 0, ran.err
-    pixels = read_image(plates / "0.png").as_format(PixelFormat.RGB8).copy()
-    pixels[80:100, 80:120] = 250  # on a tile that no fit saw
-    (tmp_path / "defect.png").write_bytes(encode_png(pixels))
-    (row,) = takt_here("run", out, tmp_path / "defect.png", "--json").lines
-    assert row["verdict"] == "REJECT"
-    ends = [(found["x"] + found["width"], found["y"] + found["height"]) for found in row["regions"]]
-    assert any(x > 80 and y > 80 for x, y in ends), row["regions"]
+    scorer = Inspector.open(out).scorer
+    good = read_image(plates / "0.png").as_format(PixelFormat.RGB8).copy()
+    defective = good.copy()
+    defective[80:100, 80:120] = 250  # on a tile that no fit saw
+    before, after = (scorer.score(Frame(pixels, PixelFormat.RGB8)).regions[0].grid for pixels in (good, defective))
+    assert before.shape == (13, 17)  # all 3 x 2 tiles, incomplete ones included
+    assert np.isfinite(before).all()
+    assert after[10:12, 10:15].max() > before[10:12, 10:15].max()
 
 
 @pytest.mark.parametrize("size", [TILES, ("--size", "64x64")])

@@ -177,7 +177,8 @@ def _source(plan: Plan, areas: dict[str, NDArray[np.bool_]]) -> _Source:
         if plan.leads:
             images = len(selection.with_tiles(samples))
             told = f"{left} of {whole} tiles, of {images} of {len(samples)} {name} images"
-            _LOG.info("%s: trains on %s; inspection covers them all", plan.rule, told)
+            hint = ": cut off with --crop or --valid-area what those left out alone show" if left < whole else ""
+            _LOG.info("%s: trains on %s; inspection covers them all%s", plan.rule, told, hint)
     return _Source(planes=planes, selection=selection)
 
 

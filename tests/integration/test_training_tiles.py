@@ -125,7 +125,7 @@ def test_a_bundle_of_selected_tiles_is_sealed_and_scores_every_tile(
     before, after = (scorer.score(Frame(pixels, PixelFormat.RGB8)).regions[0].grid for pixels in (good, defective))
     assert before.shape == (13, 17)  # all 3 x 2 tiles, incomplete ones included
     assert np.isfinite(before).all()
-    assert after[10:12, 10:15].max() > before[10:12, 10:15].max()
+    assert (after[10:12, 10:15] != before[10:12, 10:15]).all()  # it is looked at, though nothing was learnt of it
 
 
 @pytest.mark.parametrize("size", [TILES, ("--size", "64x64")])

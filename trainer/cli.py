@@ -97,6 +97,7 @@ def _parser(prog: str, description: str) -> Parser:
     pixels.add_argument(
         "--pixel-format", metavar="NAME", help="what image files hold that cannot tell: BayerRG8, BayerGB12, Mono12 ..."
     )
+    _add_training_tiles(parser)
     data = parser.add_argument_group("data")
     data.add_argument("--holdout", type=float, help="share of the good images for thresholds (default 0.2)")
     data.add_argument(
@@ -121,6 +122,32 @@ def _parser(prog: str, description: str) -> Parser:
     machine.add_argument("--workers", type=int, help="threads that read images ahead")
     machine.add_argument("--resume", action="store_true", help="go on where a fit was broken off, where a method can")
     return parser
+
+
+def _add_training_tiles(parser: Parser) -> None:
+    tiles = parser.add_argument_group("training on tiles (inspection always covers every pixel)")
+    tiles.add_argument(
+        "--foreground",
+        metavar="none|otsu|MASK.png",
+        help="train on tiles that show the part: found by brightness in each image, or drawn on the frame (default none: all)",
+    )
+    tiles.add_argument(
+        "--foreground-share", type=float, metavar="F", help="share of a tile's core that must show it (default 0.1)"
+    )
+    tiles.add_argument(
+        "--incomplete-tiles",
+        choices=["in", "out"],
+        help="train on tiles whose core reaches beyond the plane (default in)",
+    )
+    tiles.add_argument(
+        "--tile-cache", metavar="DIR", help="keep decoded and scaled images here, for later epochs and later builds"
+    )
+    tiles.add_argument(
+        "--augment",
+        type=_names,
+        metavar="KIND[,KIND...]",
+        help="see every tile once more per kind: flip_x, flip_y, turn, light (default none)",
+    )
 
 
 def _config(options: argparse.Namespace) -> BuildConfig:

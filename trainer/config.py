@@ -12,11 +12,14 @@ from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.formats import PixelFormat, parse_pixel_format
 from edge_runtime.imaging.geometry import polygon_fault
+from trainer.data.augment import Augmentation
 
 DEFAULT_SIZE = (256, 256)
 DEFAULT_BACKBONE = "resnet18.tv_in1k"
 AUTO: Literal["auto"] = "auto"  # the batch that memory allows
 DEFAULT_HALO = 96  # exact for layer 3 of a ResNet-18
+DEFAULT_FOREGROUND_SHARE = 0.1
+NO_MASK = frozenset({"none", "otsu"})  # of `--foreground`; all else names a file
 
 Box = tuple[int, int, int, int]
 Share = Annotated[float, Field(ge=0, lt=1)]
@@ -62,6 +65,11 @@ class BuildConfig(BaseModel):
     region: tuple[RegionConfig, ...] = ()
     smallest_region: Annotated[int, Field(ge=0)] = 0  # of regions that state none of their own
     pixel_format: Annotated[PixelFormat, BeforeValidator(parse_pixel_format)] | None = None  # where files cannot tell
+    foreground: str = "none"  # tiles to train on: none (all), otsu, or a mask, found as valid_area is
+    foreground_share: Annotated[float, Field(gt=0, le=1)] | None = None  # of a core's pixels
+    incomplete_tiles: Literal["in", "out"] = "in"  # whose core reaches beyond the plane; to train on
+    tile_cache: str | None = None  # folder
+    augment: tuple[Augmentation, ...] = ()
     precision: tuple[Precision, ...] = (Precision.F32,)
     coreset: Annotated[float, Field(gt=0, le=1)] | Positive | None = None
     fit_memory_mb: Positive = 2048
@@ -105,6 +113,24 @@ class BuildConfig(BaseModel):
             raise ValueError(message)
         return self
 
+    @model_validator(mode="after")
+    def _check_training_tiles(self) -> "BuildConfig":
+        chosen = self.foreground != "none" or self.foreground_share is not None or self.incomplete_tiles == "out"
+        if self.tile is None and chosen:
+            message = "--foreground, --foreground-share and --incomplete-tiles choose among tiles and belong to --tile"
+            raise ValueError(message)
+        if self.foreground == "none" and self.foreground_share is not None:
+            message = "--foreground-share belongs to --foreground otsu or MASK.png"
+            raise ValueError(message)
+        if len(set(self.augment)) != len(self.augment):
+            message = "--augment: give each kind once"
+            raise ValueError(message)
+        width, height = self.size or DEFAULT_SIZE
+        if Augmentation.TURN in self.augment and self.tile is None and width != height:
+            message = f"--augment turn takes square inputs, --size is {width}x{height}: leave turn out, or give --tile"
+            raise ValueError(message)
+        return self
+
 
 def make_config(flags: dict[str, Any], file: Path | None) -> BuildConfig:
     """Join flags and a file; a flag wins over the file.
@@ -142,4 +168,7 @@ def _read(file: Path) -> dict[str, Any]:
         mask = table.get("valid_area") if isinstance(table, dict) else None
         if isinstance(mask, str):
             table["valid_area"] = str(file.parent / mask)
+    foreground = values.get("foreground")
+    if isinstance(foreground, str) and foreground not in NO_MASK:
+        values["foreground"] = str(file.parent / foreground)
     return values

@@ -32,6 +32,9 @@ from edge_runtime.scorer import Scorer
 from trainer.background import MIN_FRAMES, choose_background
 from trainer.checkpoint import batch_of
 from trainer.config import AUTO, BuildConfig
+from trainer.data.augment import Views
+from trainer.data.planes import Planes
+from trainer.data.selection import Selection, check_left, select
 from trainer.data.splits import Splits
 from trainer.data.textures import find_pictures
 from trainer.data.tiles import FrameTiles
@@ -91,6 +94,7 @@ def fit(
     plan = make_plan(config, root, processes)
     start = time.monotonic()
     areas = valid_areas(plan.members)
+    source = _source(plan, areas)
     settings = FitSettings(
         seed=config.seed,
         coreset=config.coreset,
@@ -104,9 +108,9 @@ def fit(
         textures=None if config.textures is None else Path(config.textures),
         processes=processes,
     )
-    graph = check_graph(plan.method, plan.features, _data(plan, areas, 1), settings)  # before a batch is tried out
-    plan, batch = _with_batch(plan, areas, settings)
-    data = _data(plan, areas, batch)
+    graph = check_graph(plan.method, plan.features, _data(plan, source, 1), settings)  # before a batch is tried out
+    plan, batch = _with_batch(plan, source, settings)
+    data = _data(plan, source, batch)
     memory = check_memory(plan.method, plan.features, data, settings)
     _LOG.info("%s", told(plan.method, memory=memory, graph=graph))
     module = _fitted(plan, data, settings)
@@ -128,6 +132,7 @@ _NOT_OF_A_FIT = {
     "device",
     "workers",
     "fit_memory_mb",
+    "tile_cache",
 }
 
 
@@ -138,23 +143,57 @@ def _identity(plan: Plan) -> dict[str, str]:
     said = plan.config.model_dump(mode="json", exclude=left_out)
     said["region"] = [region.model_dump(mode="json", exclude={"smallest_region"}) for region in plan.config.region]
     pictures = [] if plan.config.textures is None else find_pictures(Path(plan.config.textures), flag="--textures")
+    mask = plan.rule.mask
     listed = "".join(f"{picture.name} {picture.stat().st_size}\n" for picture in pictures)
     return {
         "method": plan.method.name,
         "weights' digest": str(origin.digest or origin.source),
         **{f"--{name.replace('_', '-')}": str(value) for name, value in said.items()},
         "pictures": hashlib.sha256(listed.encode()).hexdigest()[:16],
+        "foreground mask": "none" if mask is None else hashlib.sha256(mask.tobytes()).hexdigest()[:16],
     }
 
 
-def _data(plan: Plan, areas: dict[str, NDArray[np.bool_]], batch: int, images: int | None = None) -> FitData:
-    """The tiles by share; of the first so many images only where that is said."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Source:
+    """Where tiles come from."""
 
-    def tiles(samples: Sequence[Sample]) -> FrameTiles:
+    planes: Planes
+    selection: Selection
+
+
+def _source(plan: Plan, areas: dict[str, NDArray[np.bool_]]) -> _Source:
+    """Lay out the planes and select among their tiles, once for all that iterates over them.
+
+    Raises:
+        DataError: no tile of a share is left.
+    """
+    planes = Planes(plan.recipe, areas, plan.cache)
+    shares = {"fit": plan.splits.fit, "validation": plan.splits.validation}
+    every = [sample for samples in shares.values() for sample in samples]
+    selection = select(plan.rule, planes, every, workers=plan.config.workers, quiet=not plan.leads)
+    for name, samples in shares.items():
+        if not plan.rule.selects or not samples:
+            continue
+        left, whole = check_left(plan.rule, selection, planes, samples, name)
+        if plan.leads:
+            images = len(selection.with_tiles(samples))
+            told = f"{left} of {whole} tiles, of {images} of {len(samples)} {name} images"
+            hint = ": cut off with --crop or --valid-area what those left out alone show" if left < whole else ""
+            _LOG.info("%s: trains on %s; inspection covers them all%s", plan.rule, told, hint)
+    return _Source(planes=planes, selection=selection)
+
+
+def _data(plan: Plan, source: _Source, batch: int, images: int | None = None) -> FitData:
+    """The tiles by share; of the first so many images only where that is said. Augmented is the fit share alone."""
+    white = 2**plan.recipe.geometry.bit_depth - 1
+
+    def tiles(samples: Sequence[Sample], views: Views) -> FrameTiles:
         return FrameTiles(
-            plan.recipe,
-            [sample.path for sample in samples][:images],
-            valid_areas=areas,
+            source.planes,
+            source.selection,
+            source.selection.with_tiles(samples)[:images],
+            views=views,
             batch=batch,
             workers=plan.config.workers,
             device=plan.device,
@@ -162,11 +201,12 @@ def _data(plan: Plan, areas: dict[str, NDArray[np.bool_]], batch: int, images: i
         )
 
     return FitData(
-        fit=tiles(plan.splits.fit), validation=tiles(plan.splits.validation) if plan.splits.validation else None
+        fit=tiles(plan.splits.fit, Views(kinds=plan.config.augment, seed=plan.config.seed, white=white)),
+        validation=tiles(plan.splits.validation, Views()) if plan.splits.validation else None,
     )
 
 
-def _with_batch(plan: Plan, areas: dict[str, NDArray[np.bool_]], settings: FitSettings) -> tuple[Plan, int]:
+def _with_batch(plan: Plan, source: _Source, settings: FitSettings) -> tuple[Plan, int]:
     """Decide on `--batch auto`, and record what was decided: built again from the record, the bundle is the same."""
     if plan.config.batch != AUTO:
         return plan, plan.config.batch
@@ -174,7 +214,7 @@ def _with_batch(plan: Plan, areas: dict[str, NDArray[np.bool_]], settings: FitSe
         batch = batch_of(settings.checkpoint)
     else:
         batch = largest_batch(
-            plan.method, plan.features, lambda batch, images: _data(plan, areas, batch, images), settings
+            plan.method, plan.features, lambda batch, images: _data(plan, source, batch, images), settings
         )
     _LOG.info("--batch auto: %d tiles in a batch", batch)
     config = plan.config.model_copy(update={"batch": batch})

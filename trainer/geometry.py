@@ -9,10 +9,12 @@ from calibration.samples import Sample
 from edge_runtime.bundle.manifest import GeometrySpec, ImageScoreRule, SizeSpec, TilingSpec
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
-from edge_runtime.imaging.frames import Frame, PixelFormat, Size, read_image
+from edge_runtime.imaging.frames import PixelFormat, Size
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.imaging.tiles import TilePlan
 from trainer.config import DEFAULT_HALO, DEFAULT_SIZE, BuildConfig
+from trainer.data.facts import ImageFacts, look
+from trainer.data.plane_cache import PlaneCache
 from trainer.regions import make_regions
 
 _DEPTHS = (8, 10, 12, 14, 16)
@@ -29,24 +31,27 @@ class FrameSurvey:
     file_format: PixelFormat | None = None  # what the files were said to hold; None where they tell it themselves
 
 
-def survey(samples: Sequence[Sample], stated: PixelFormat | None = None) -> FrameSurvey:
+def survey(
+    samples: Sequence[Sample], stated: PixelFormat | None = None, cache: PlaneCache | None = None
+) -> FrameSurvey:
     """Look at every image that a build learns from once, held-out ones included, before hours are spent.
 
     Args:
         samples: the images.
         stated: what their pixels are, where the files cannot tell.
+        cache: knows what was seen of an image before; None where there is none.
 
     Raises:
         DataError: one cannot be read, they differ in size or depth, or none of them shows anything.
     """
-    first = read_image(samples[0].path, stated)
+    first = look(samples[0], stated, cache)
     colour, peak, varies = False, 0, False
     for sample in samples:
-        frame = first if sample is samples[0] else read_image(sample.path, stated)
-        _check_alike(frame, first, sample, samples[0])
-        colour = colour or frame.format.canonical.channels > 1
-        peak = max(peak, int(frame.pixels.max()))
-        varies = varies or int(frame.pixels.min()) < int(frame.pixels.max())
+        facts = first if sample is samples[0] else look(sample, stated, cache)
+        _check_alike(facts, first, sample, samples[0])
+        colour = colour or facts.format.canonical.channels > 1
+        peak = max(peak, facts.highest)
+        varies = varies or facts.lowest < facts.highest
     if not varies:  # a network's borders would make even black images differ from place to place
         message = (
             f"the good images do not vary: each of {len(samples)} is of one value, such as black; check the camera"
@@ -63,7 +68,7 @@ def survey(samples: Sequence[Sample], stated: PixelFormat | None = None) -> Fram
     return FrameSurvey(size=first.size, pixel_format=named, bit_depth=depth)
 
 
-def _check_alike(frame: Frame, first: Frame, sample: Sample, reference: Sample) -> None:
+def _check_alike(frame: ImageFacts, first: ImageFacts, sample: Sample, reference: Sample) -> None:
     if frame.size != first.size:
         message = (
             f"{sample.path}: is {frame.size}, {reference.path.name} is {first.size}: a bundle inspects frames of one size; "

@@ -24,12 +24,14 @@ from edge_runtime.bundle.manifest import (
 )
 from edge_runtime.bundle.store import json_bytes
 from edge_runtime.errors import ConfigError
-from edge_runtime.imaging.frames import decode_png
+from edge_runtime.imaging.frames import decode_png, read_mask
 from trainer.backbones import Features
 from trainer.backbones.features import PixelSpec
 from trainer.backbones.weights import weights_folder
 from trainer.background import BACKGROUND_SHARE, MIN_FRAMES
-from trainer.config import DEFAULT_BACKBONE, BuildConfig
+from trainer.config import DEFAULT_BACKBONE, DEFAULT_FOREGROUND_SHARE, NO_MASK, BuildConfig
+from trainer.data.plane_cache import PlaneCache
+from trainer.data.selection import TileRule
 from trainer.data.splits import Splits, split
 from trainer.devices import choose_device
 from trainer.geometry import FrameSurvey, make_geometry, make_tiling, survey
@@ -51,6 +53,8 @@ class Plan:
     features: Features
     recipe: Recipe  # without the fit's time and memory
     members: dict[str, bytes]
+    rule: TileRule
+    cache: PlaneCache | None
     device: torch.device
     leads: bool  # whether this process is the one that shows and writes
 
@@ -91,6 +95,13 @@ def check_flags(config: BuildConfig, method: Method, processes: Processes, *, re
     if config.validation is not None and method.validation == 0.0 and (from_graph or config.background == "off"):
         message = f"--validation: the method {method.name} has no use for images that are set apart: leave the flag out"
         raise ConfigError(message)
+    moving = ",".join(kind for kind in config.augment if kind.moves)
+    if moving and method.knows_places:
+        message = (
+            f"--augment {moving}: the method {method.name} learns what is good at every place, and a part that is mirrored or turned "
+            "has it elsewhere: give light alone, or --method patchcore"
+        )
+        raise ConfigError(message)
 
 
 def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
@@ -101,6 +112,8 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         DataError: images that cannot be used.
     """
     method = find_method(config.method)
+    cache = None if config.tile_cache is None else PlaneCache(Path(config.tile_cache))
+    rule = _tile_rule(config)
     dataset = open_dataset(root, limit=config.limit, seed=config.seed)
     if dataset.duplicates:
         _LOG.warning("%s: %d file(s) left out: the same image stands there twice", root, dataset.duplicates)
@@ -111,8 +124,9 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         calibration_split=config.calibration_split,
         seed=config.seed,
     )
-    found = survey((*splits.fit, *splits.validation, *splits.calibration), config.pixel_format)
+    found = survey((*splits.fit, *splits.validation, *splits.calibration), config.pixel_format, cache)
     _tell_depth(found)
+    rule.check_mask(found.size)
     geometry, members = make_geometry(config, found)
     device = choose_device(config.device, processes)
     features = method.features(_request(config, found)).to(device)
@@ -143,6 +157,8 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         features=features,
         recipe=recipe,
         members=members,
+        rule=rule,
+        cache=cache,
         device=device,
         leads=processes.leads,
     )
@@ -211,6 +227,15 @@ def _tell_depth(found: FrameSurvey) -> None:
             2**found.bit_depth - 1,
             "Mono16" if found.pixel_format.channels == 1 else "RGB16",
         )
+
+
+def _tile_rule(config: BuildConfig) -> TileRule:
+    return TileRule(
+        foreground=config.foreground,
+        mask=None if config.foreground in NO_MASK else read_mask(Path(config.foreground)),
+        share=config.foreground_share or DEFAULT_FOREGROUND_SHARE,
+        incomplete=config.incomplete_tiles == "in",
+    )
 
 
 def _request(config: BuildConfig, found: FrameSurvey) -> FeatureRequest:

@@ -49,11 +49,15 @@ class Region:
 
     def valid_on_plane(self) -> NDArray[np.bool_] | None:
         """(plane.height, plane.width): the valid area after scaling, by the nearest crop pixel."""
-        if self.valid is None or self.crop.size == self.plane:
-            return self.valid
+        return None if self.valid is None else self.mask_on_plane(self.valid)
+
+    def mask_on_plane(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """(plane.height, plane.width): a mask of the crop after scaling, by the nearest crop pixel."""
+        if self.crop.size == self.plane:
+            return mask
         rows = _nearest(self.crop.size.height, self.plane.height)
         columns = _nearest(self.crop.size.width, self.plane.width)
-        return self.valid[rows[:, np.newaxis], columns]
+        return mask[rows[:, np.newaxis], columns]
 
     def valid_on_grid(self, stride: int) -> NDArray[np.bool_] | None:
         """Cells (h, w) that hold at least one valid plane pixel."""

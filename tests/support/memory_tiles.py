@@ -17,6 +17,7 @@ class MemoryTiles:
     stride: int
     batch: int = 4
     kept: Tensor | None = None
+    views: int = 1
 
     def __iter__(self) -> Iterator[TileBatch]:
         """In the order given."""

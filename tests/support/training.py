@@ -18,6 +18,7 @@ class Tiles:
     batch: int = 4
     kept: Tensor | None = None  # (N, h, w); all cells count when None
     whole: bool = True
+    views: int = 1
 
     def __iter__(self) -> Iterator[TileBatch]:
         yield from self._batches(torch.arange(self.count))

@@ -72,6 +72,11 @@ class Pictures:
         """A picture is not cut."""
         return True
 
+    @property
+    def views(self) -> int:
+        """A picture is seen as it is."""
+        return 1
+
     def _batches(self, paths: Sequence[Path]) -> Iterator[TileBatch]:
         """Batches, of which two are read ahead."""
         groups = iter([paths[start : start + self._batch] for start in range(0, len(paths), self._batch)])

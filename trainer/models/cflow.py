@@ -132,6 +132,7 @@ class CFlowMethod:
     name: str = "cflow"
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = False
+    knows_places: bool = True
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
     pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0

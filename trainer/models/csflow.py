@@ -129,6 +129,7 @@ class CSFlowMethod:
     name: str = "csflow"
     layers: tuple[str, ...] = ("layer3",)
     position_bound: bool = False
+    knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.GRAPH
     pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0

@@ -71,6 +71,7 @@ class DRAEMMethod:
     name: str = "draem"
     layers: tuple[str, ...] = ()
     position_bound: bool = False
+    knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.POOLED_MAX
     pooled_windows: tuple[int, int] | None = (POOLED, POOLED)  # a cell is a pixel
     sigma: float = 0.0

@@ -118,6 +118,7 @@ class EfficientADMethod:
     size: str  # of the networks: small or medium
     layers: tuple[str, ...] = ()
     position_bound: bool = False
+    knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.MAX_RAW
     pooled_windows: tuple[int, int] | None = None
     sigma: float = 0.0

@@ -100,6 +100,7 @@ class FastFlowMethod:
     name: str = "fastflow"
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = False
+    knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
     pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0

@@ -112,6 +112,7 @@ class GaussianADMethod:
     name: str = "gaussian_ad"
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = False
+    knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.GRAPH
     pooled_windows: tuple[int, int] | None = None
     sigma: float = 0.0  # there is nothing to smooth in a constant

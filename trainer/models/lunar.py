@@ -101,7 +101,7 @@ class LUNAR(nn.Module):
 
 
 def draw(features: Features, tiles: TrainingTiles, count: int, seed: int) -> tuple[Tensor, Tensor]:
-    """A seeded draw of the cells that count: patches (N, D) and the number of each one's tile (N,).
+    """A seeded draw of the cells that count: patches (N, D) and the number of each one's tile (N,), the same for all its views.
 
     Raises:
         DataError: every tile is of one colour, or no cell counts.
@@ -113,7 +113,7 @@ def draw(features: Features, tiles: TrainingTiles, count: int, seed: int) -> tup
     for batch in with_contrast(tiles):
         found = embed(features(batch.tiles)).permute(0, 2, 3, 1)[batch.kept]
         numbers = torch.arange(first, first + len(batch.tiles), device=found.device)
-        numbers = numbers.view(-1, 1, 1).expand_as(batch.kept)[batch.kept]
+        numbers = (numbers // tiles.views).view(-1, 1, 1).expand_as(batch.kept)[batch.kept]
         here = (wanted[(wanted >= seen) & (wanted < seen + len(found))] - seen).to(found.device)
         patches.append(found[here])
         owners.append(numbers[here])
@@ -139,6 +139,7 @@ class LUNARMethod:
     name: str = "lunar"
     layers: tuple[str, ...] = ("layer2", "layer3")
     position_bound: bool = False
+    knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
     pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0

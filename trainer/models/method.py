@@ -57,6 +57,10 @@ class TrainingTiles(Protocol):
     def whole(self) -> bool:
         """Whether every tile is a whole plane and shows nothing beyond it."""
 
+    @property
+    def views(self) -> int:
+        """How many times each tile is seen (as it is, then augmented), one view after the other where not shuffled."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FitSettings:
@@ -128,6 +132,10 @@ class Method(Protocol):
     @property
     def position_bound(self) -> bool:
         """Whether its statistics belong to places of the plane."""
+
+    @property
+    def knows_places(self) -> bool:
+        """Whether what is good depends on where it lies in the tile: tiles are not mirrored or turned for it."""
 
     @property
     def image_score(self) -> ImageScoreRule:

@@ -142,6 +142,7 @@ class PaDiMMethod:
     name: str = "padim"
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = True
+    knows_places: bool = True
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
     pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0

@@ -68,6 +68,7 @@ class PatchCoreMethod:
     name: str = "patchcore"
     layers: tuple[str, ...] = ("layer2", "layer3")
     position_bound: bool = False
+    knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.POOLED_MAX
     pooled_windows: tuple[int, int] | None = (3, 5)  # tiles see more of the part: more cells, more noise
     sigma: float = 4.0

@@ -126,6 +126,7 @@ class SPADEMethod:
     name: str = "spade"
     layers: tuple[str, ...] = ("layer1", "layer2", "layer3")
     position_bound: bool = False
+    knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.GRAPH
     pooled_windows: tuple[int, int] | None = None
     sigma: float = 4.0

@@ -7,6 +7,7 @@ import pytest
 from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError
 from trainer.config import BuildConfig, RegionConfig, make_config
+from trainer.data.augment import Augmentation
 
 
 def toml(folder: Path, text: str) -> Path:
@@ -50,6 +51,20 @@ def test_the_whole_frames_mask_is_found_beside_the_file_but_a_flag_is_taken_as_t
     file = toml(tmp_path, "valid_area = 'mask.png'")
     assert make_config({}, file).valid_area == str(tmp_path / "mask.png")
     assert make_config({"valid_area": "typed.png"}, file).valid_area == "typed.png"
+
+
+def test_a_mask_of_the_foreground_is_found_beside_the_file_and_a_word_is_none(tmp_path: Path) -> None:
+    def found(foreground: str) -> str:
+        return make_config({}, toml(tmp_path, f"tile = 64\nforeground = '{foreground}'")).foreground
+
+    assert found("mask.png") == str(tmp_path / "mask.png")
+    assert (found("otsu"), found("none"), found("/masks/m.png")) == ("otsu", "none", "/masks/m.png")
+    assert make_config({"foreground": "typed.png"}, toml(tmp_path, "tile = 64")).foreground == "typed.png"
+
+
+def test_kinds_of_augmentation_are_a_list_in_the_file(tmp_path: Path) -> None:
+    config = make_config({}, toml(tmp_path, "augment = ['light', 'flip_x']"))
+    assert config.augment == (Augmentation.LIGHT, Augmentation.FLIP_X)
 
 
 @pytest.mark.parametrize(("given", "kept"), [(1, 1), (1.0, 1.0), (0.25, 0.25), (4000, 4000)])

@@ -198,6 +198,18 @@ def test_the_index_is_ten_thousand_patches_unless_asked_otherwise() -> None:
     assert bank_size(50_000, 1.0) == 20_000
 
 
+def test_all_views_of_a_tile_are_one_owner() -> None:
+    """Else the nearest patch of another tile would be the same place in another light."""
+    features = gabor("layer2")
+    pixels = images(6, 0)
+
+    def owners(views: int) -> list[int]:
+        tiles = Tiles(pixels, features.grid_stride, views=views)
+        return draw(features, tiles, 10**6, 0)[1].unique().tolist()
+
+    assert (owners(1), owners(2)) == ([0, 1, 2, 3, 4, 5], [0, 1, 2])
+
+
 def test_a_stage_of_a_convnext_exports_and_both_engines_agree() -> None:
     features = load_features("convnext_atto", ("stages_1",), weights="random", pixels=RGB, weights_dir=None)
     tiles = Tiles(images(6, 0, side=64), features.grid_stride)

@@ -82,7 +82,7 @@ class Scorer:
         self.recipe = recipe
         self.engine = engine
         self.valid_areas = valid_areas
-        self._layouts = {spec.name: lay_out(recipe, spec, valid_areas) for spec in recipe.geometry.regions}
+        self.layouts = {spec.name: lay_out(recipe, spec, valid_areas) for spec in recipe.geometry.regions}
 
     def score(self, frame: Frame, *, until: float | None = None, early: EarlyStop | None = None) -> FrameScore:
         """Score one frame.
@@ -104,11 +104,11 @@ class Scorer:
         clock, countdown = StageClock(), Countdown(until)
         pixels = frame.as_format(self.recipe.geometry.pixel_format)
         regions: list[RegionScore] = []
-        for name, layout in self._layouts.items():
+        for name, layout in self.layouts.items():
             regions.append(self._score_region(layout, pixels, clock, countdown, early))
             if early is not None and early.settles(name, regions[-1].image_score):
                 break
-        complete = len(regions) == len(self._layouts) and regions[-1].missing is None
+        complete = len(regions) == len(self.layouts) and regions[-1].missing is None
         return FrameScore(tuple(regions), clock, complete)
 
     def region_map(self, scored: RegionScore) -> Map:
@@ -117,20 +117,20 @@ class Scorer:
 
     def crop_map(self, name: str, plane_map: Map) -> Map:
         """(crop height, crop width): a plane's map in frame pixels, NaN where not valid."""
-        return self._layouts[name].region.to_frame(plane_map)
+        return self.layouts[name].region.to_frame(plane_map)
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """The regions as laid out on the frame."""
-        return tuple(layout.region for layout in self._layouts.values())
+        return tuple(layout.region for layout in self.layouts.values())
 
     def plane_map(self, name: str, grid: Map, clock: StageClock | None = None) -> Map:
         """(plane height, plane width): a region's stitched map, upsampled and smoothed."""
-        return self._layouts[name].plane_map.whole(grid, clock or StageClock())
+        return self.layouts[name].plane_map.whole(grid, clock or StageClock())
 
     def origin(self, name: str) -> tuple[int, int]:
         """X and y of a region's crop in the frame."""
-        crop = self._layouts[name].region.crop
+        crop = self.layouts[name].region.crop
         return crop.x1, crop.y1
 
     def frame_map(self, scored: FrameScore) -> Map:
@@ -146,16 +146,16 @@ class Scorer:
 
     def valid_peak(self, scored: RegionScore) -> float:
         """Largest value of a region's smoothed map on its valid area."""
-        return self._peak(self._layouts[scored.name], scored.grid, StageClock())
+        return self._peak(self.layouts[scored.name], scored.grid, StageClock())
 
     def valid_median(self, scored: RegionScore) -> float:
         """Median of a region's smoothed map on its valid area."""
-        valid = self._layouts[scored.name].valid_plane
+        valid = self.layouts[scored.name].valid_plane
         return float(np.median(scored.plane_map if valid is None else scored.plane_map[valid]))
 
     def tile_peaks(self, scored: RegionScore) -> NDArray[np.float64]:
         """(tiles of the plan,): largest value of the grid that each tile owns; minus infinity for one that never runs."""
-        layout = self._layouts[scored.name]
+        layout = self.layouts[scored.name]
         peaks = np.full(layout.plan.count, -np.inf)
         for tile in layout.tiles:
             peaks[tile] = scored.grid[layout.plan.cells(tile)].max()
@@ -163,13 +163,13 @@ class Scorer:
 
     def reaches(self, scored: RegionScore, threshold: float) -> bool:
         """Whether `valid_peak` is not below a threshold; only blocks that may say yes are computed."""
-        layout, clock = self._layouts[scored.name], StageClock()
+        layout, clock = self.layouts[scored.name], StageClock()
         blocks = self._candidates(layout, scored.grid, threshold)
         return any(not _block_peak(layout, scored.grid, block, clock) < threshold for block in blocks)
 
     def listed(self, scored: RegionScore, threshold: float, clock: StageClock) -> tuple[ListedRegion, ...]:
         """The areas of a region's map at or above a threshold, in frame pixels; the map is made where they may lie."""
-        layout = self._layouts[scored.name]
+        layout = self.layouts[scored.name]
         clock.start()
         blocks = self._candidates(layout, scored.grid, threshold)
         if not blocks:
@@ -233,7 +233,7 @@ class Scorer:
 
     def _settled(self, layout: Layout, grid: Map, progress: Progress, clock: StageClock) -> RegionScore:
         """What there is of a region when its tiles so far settle the frame's verdict."""
-        missing = None if not progress.missing.any() else progress.missing
+        missing = progress.missing
         filled = np.where(np.isnan(grid), _filling(grid), grid)
         smoothed = cache(lambda: self._plane_map(layout, filled, clock, missing))
         clock.lap("score")

@@ -30,9 +30,8 @@ class _Span:
     stop: int
     first: int  # the cells that its pixels depend on, `last` included
     last: int
-    places: NDArray[
-        np.float64
-    ]  # where its pixels, and those that smoothing sees around them, lie, in cells from `first`
+    places: NDArray[np.float64]  # its pixels and those of the plane that smoothing sees, in cells from `first`
+    inner: slice  # the block's own among these
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,5 @@
 """The smoothed map costs more than all the rest on a large frame: it is computed for who asks, once."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -12,7 +10,7 @@ from edge_runtime.decision import Verdict
 from edge_runtime.imaging.frames import Frame, PixelFormat
 from edge_runtime.imaging.maps import Map
 from edge_runtime.imaging.smoothed import PlaneMap
-from edge_runtime.scorer import RegionScore
+from edge_runtime.scorer import RegionScore, StageClock
 
 DARK, BRIGHT = 40, 250
 HALVES = (make_region("left", (0, 0, 32, 48)), make_region("right", (32, 0, 64, 48)))
@@ -24,9 +22,9 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[Map]:
     grids: list[Map] = []
     block = PlaneMap.block
 
-    def counted(self: PlaneMap, grid: Map, *others: Any) -> Map:
+    def counted(self: PlaneMap, grid: Map, number: int, clock: StageClock) -> Map:
         grids.append(grid)
-        return block(self, grid, *others)
+        return block(self, grid, number, clock)
 
     monkeypatch.setattr(PlaneMap, "block", counted)
     return grids

@@ -1,7 +1,6 @@
 """A worker stops at a frame whose answer has left, and a certain REJECT needs no more tiles."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest

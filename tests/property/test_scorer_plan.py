@@ -139,7 +139,7 @@ def shuffled(count: int, seed: int) -> tuple[int, ...]:
 
 
 @many
-@given(case=cases, share=st.sampled_from([0.3, 0.9, 1.0, 1.0001]), told=st.booleans())
+@given(case=cases, share=st.sampled_from([0.3, 0.9, 1.0, 1.0001, 1.3]), told=st.booleans())
 def test_an_early_verdict_is_the_full_one_and_only_a_reject_is_early(case: Case, share: float, *, told: bool) -> None:
     full = case.inspector(1.0, early=False)
     score = full.scorer.score(case.frame()).regions[0].image_score
@@ -172,3 +172,24 @@ def test_the_map_of_a_frame_that_was_settled_early_is_right_where_it_is_known(ca
     if case.plane is None:
         assert np.array_equal(known[here], whole[here])
     assert not (here & np.isnan(whole)).any()
+
+
+def test_the_highest_cell_need_not_lie_where_the_smoothed_map_is_highest() -> None:
+    recipe = make_recipe(frame=Size(320, 64), core=Size(320, 64), sigma=4.0, rule=ImageScoreRule.MAX_SMOOTHED)
+    pixels = np.zeros((64, 320), np.uint8)
+    pixels[24:32, 24:32] = 200  # one cell
+    pixels[16:56, 256:312] = 190  # a field, two blocks to the right
+    scorer = Scorer(recipe, BrightnessEngine(recipe), valid_areas={})
+    part = scorer.score(Frame(pixels, PixelFormat.MONO8)).regions[0]
+    assert part.image_score == part.plane_map.max() > 189
+
+
+def test_a_window_that_is_scored_in_part_proves_nothing() -> None:
+    recipe = make_recipe(frame=Size(64, 64), core=Size(8, 8), batch=1, rule=ImageScoreRule.POOLED_MAX)
+    pixels = np.zeros((64, 64), np.uint8)
+    pixels[24:32, 24:32] = 200  # the tile that is run first: 200 alone, a ninth of it among its neighbours
+    order = (27, *(tile for tile in range(64) if tile != 27))
+    thresholds = make_thresholds(reject=100.0).model_copy(update={"tile_order": order})
+    made = make_inspector(recipe, thresholds=thresholds)
+    inspection = Inspector(made.scorer, made.artefact, "d", early_reject=True).inspect(pixels)
+    assert (inspection.verdict, inspection.complete) == (Verdict.ACCEPT, True)

@@ -17,7 +17,7 @@ from edge_runtime.errors import DataError, EngineError
 from edge_runtime.imaging.frames import Size
 from edge_runtime.imaging.maps import Map
 from edge_runtime.inspector import Inspection, Inspector
-from edge_runtime.scorer import FrameScore, RegionScore, StageTimes
+from edge_runtime.scorer import FrameScore, RegionScore
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,7 +270,7 @@ def frame_map_of(inspector: Inspector, grids: dict[str, Map]) -> Map:
     """The frame's map from its stitched maps."""
     scorer = inspector.scorer
     parts = tuple(RegionScore(name, 0.0, grid, scorer.plane_map(name, grid)) for name, grid in grids.items())
-    return scorer.frame_map(FrameScore(parts, StageTimes(preprocess=0, infer=0, postprocess=0)))
+    return scorer.frame_map(FrameScore(parts))
 
 
 def _range(inspector: Inspector, judged: Iterable[Judged]) -> tuple[float, float]:

@@ -19,8 +19,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from calibration.draft import Draft, open_draft
 from calibration.evaluation import Evaluation, evaluate_rest
 from calibration.golden import TOLERANCE, golden_frames
@@ -214,8 +212,8 @@ def _parity(draft: Draft, dataset: DataSet, candidates: Sequence[_Candidate]) ->
                     references.append(ReferenceScore(name, reference.variant, part.name, spec.score, grid))
                 found[candidate.name].append((part.image_score, part.grid))
                 if not painted:
-                    median = float(np.median(part.plane_map))
-                    good_maps[candidate.name].append((median, candidate.scorer.valid_peak(part)))
+                    scorer = candidate.scorer
+                    good_maps[candidate.name].append((scorer.valid_median(part), scorer.valid_peak(part)))
     measured = {c.name: measure(c.precision, references, found[c.name]) for c in candidates}
     for candidate in candidates:
         require(measured[candidate.name], candidate.name)

@@ -1,10 +1,11 @@
 """Owns the thresholds of one artefact: from scored calibration images to image and pixel thresholds by region."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from calibration.metrics import PixelHistogram, Scores
 from calibration.policies import Policy, default_policy, threshold
@@ -28,7 +29,7 @@ class CalibrationScore:
     region: str
     score: float
     peak: float  # largest value of the smoothed map on the valid area
-    median: float  # of the smoothed map
+    median: float  # of the smoothed map on the valid area
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -37,6 +38,7 @@ class CalibrationSet:
 
     scores: tuple[CalibrationScore, ...]
     masked: tuple[tuple[Sample, str, Map], ...]  # sample, region, stitched map
+    tile_peaks: Mapping[str, tuple[NDArray[np.float64], ...]]  # by region, of each good image, see `Scorer.tile_peaks`
 
 
 def score_samples(scorer: Scorer, samples: Sequence[Sample], what: str) -> CalibrationSet:
@@ -49,6 +51,7 @@ def score_samples(scorer: Scorer, samples: Sequence[Sample], what: str) -> Calib
     """
     scores: list[CalibrationScore] = []
     masked: list[tuple[Sample, str, Map]] = []
+    tile_peaks: dict[str, list[NDArray[np.float64]]] = {}
     has_masks = any(sample.mask is not None for sample in samples)
     for sample in progress(samples, what):
         for part in scorer.score(read_image(sample.path, scorer.recipe.geometry.file_format)).regions:
@@ -63,12 +66,15 @@ def score_samples(scorer: Scorer, samples: Sequence[Sample], what: str) -> Calib
                     region=part.name,
                     score=part.image_score,
                     peak=scorer.valid_peak(part),
-                    median=float(np.median(part.plane_map)),
+                    median=scorer.valid_median(part),
                 )
             )
+            if sample.label is Label.GOOD:
+                tile_peaks.setdefault(part.name, []).append(scorer.tile_peaks(part))
             if has_masks and (sample.label is Label.GOOD or sample.mask is not None):
                 masked.append((sample, part.name, part.grid))
-    return CalibrationSet(scores=tuple(scores), masked=tuple(masked))
+    peaks = {name: tuple(found) for name, found in tile_peaks.items()}
+    return CalibrationSet(scores=tuple(scores), masked=tuple(masked), tile_peaks=peaks)
 
 
 def region_thresholds(
@@ -104,8 +110,21 @@ def region_thresholds(
             n_defective=image.n_defective,
             display_low=low,
             display_high=high,
+            tile_order=tile_order(calibration.tile_peaks.get(spec.name, ())),
         )
     return found
+
+
+def tile_order(peaks: Sequence[NDArray[np.float64]]) -> tuple[int, ...]:
+    """The tiles of a plan by the mean of their peaks over good images, highest first; empty without images.
+
+    A defect adds to what a good part shows at its place: where that is high already, the least defect reaches the
+    threshold, and so does what the thresholds were set to let pass. It is a guess at where a reject is met soonest:
+    it decides how long a frame takes, never what becomes of it.
+    """
+    if not peaks:
+        return ()
+    return tuple(int(tile) for tile in np.argsort(-np.mean(peaks, axis=0), kind="stable"))
 
 
 def _pixel_threshold(scorer: Scorer, calibration: CalibrationSet, region: str, policy: Policy) -> float:

@@ -4,6 +4,7 @@
     ├── ConfigError                 a flag, a configuration file, a path given by the user
     ├── CameraError                 a source of frames
     ├── EngineError                 an inference engine could not load or run a graph
+    ├── OutOfTimeError              a frame's time ran out before it was scored
     ├── ProtocolError               a message on the wire
     ├── BundleError                 a bundle or a draft
     │   ├── ManifestError           the manifest is not what the schema demands
@@ -41,6 +42,10 @@ class CameraError(TaktError):
 
 class EngineError(TaktError):
     """An inference engine could not load or run a graph."""
+
+
+class OutOfTimeError(TaktError):
+    """A frame's time ran out, or was sure to, before all its tiles were scored."""
 
 
 class ProtocolError(TaktError):

@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 from edge_runtime.bundle.load import load
 from edge_runtime.bundle.manifest import ArtefactSpec
 from edge_runtime.decision import Decision, Reason, Thresholds, Verdict, decide, worst
-from edge_runtime.errors import DataError
+from edge_runtime.errors import DataError, OutOfTimeError
 from edge_runtime.imaging.frames import Frame, PixelFormat, read_image
-from edge_runtime.imaging.maps import ListedRegion, Map, list_regions
+from edge_runtime.imaging.maps import ListedRegion, Map
 from edge_runtime.imaging.overlay import overlay
 from edge_runtime.normalise import threshold_relative
+from edge_runtime.proof import EarlyStop
 from edge_runtime.scorer import FrameScore, RegionScore, Scorer
+from edge_runtime.stages import StageTimes
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +31,7 @@ class Timings:
     infer: float = 0.0
     postprocess: float = 0.0
     total: float = 0.0
+    stages: StageTimes = field(default_factory=StageTimes)  # the same time but for decoding, in finer parts
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +47,7 @@ class Inspection:
     score_normalized: float | None
     regions: tuple[ListedRegion, ...]
     timings_ms: Timings
+    complete: bool  # every tile that counts was scored; False after some ERRORs, and for a REJECT that needed no more
     bundle: str  # digest
     artefact: str
     scored: FrameScore | None = field(repr=False)  # for maps on demand
@@ -52,44 +56,55 @@ class Inspection:
 class Inspector:
     """A sealed bundle that inspects frames: one at a time, every frame gets an Inspection, none an exception."""
 
-    def __init__(self, scorer: Scorer, artefact: ArtefactSpec, digest: str) -> None:
+    def __init__(self, scorer: Scorer, artefact: ArtefactSpec, digest: str, *, early_reject: bool = False) -> None:
         """Join a scorer with the thresholds of its artefact; `Inspector.open` does so from a bundle file.
 
         Args:
             scorer: the artefact's scorer.
             artefact: whose thresholds decide.
             digest: of the bundle, repeated in every Inspection.
+            early_reject: score the riskiest tiles first, and answer REJECT as soon as it is certain.
         """
         self.scorer = scorer
         self.artefact = artefact
         self.digest = digest
+        orders = {name: found.tile_order for name, found in artefact.thresholds.items()}
+        self._early = EarlyStop(settles=self._rejects, orders=orders) if early_reject else None
 
     @classmethod
     def open(
-        cls, path: str | Path, *, artefact: str | None = None, threads: int | None = None, cache_dir: Path | None = None
+        cls,
+        path: str | Path,
+        *,
+        artefact: str | None = None,
+        threads: int | None = None,
+        cache_dir: Path | None = None,
+        early_reject: bool = False,
     ) -> "Inspector":
         """Verify and load a bundle; see `edge_runtime.bundle.load.load` for the steps and what they raise."""
         bundle = load(Path(path), artefact=artefact, threads=threads, cache_dir=cache_dir)
-        return cls(bundle.scorer, bundle.artefact, bundle.digest)
+        return cls(bundle.scorer, bundle.artefact, bundle.digest, early_reject=early_reject)
 
-    def inspect(self, frame: Frame | NDArray[np.uint8 | np.uint16]) -> Inspection:
+    def inspect(self, frame: Frame | NDArray[np.uint8 | np.uint16], *, until: float | None = None) -> Inspection:
         """Inspect one frame.
 
         Args:
             frame: a `Frame`, or pixels (H, W) or (H, W, 3) in the bundle's own format (colour as RGB). Pixels of 16 bits
                 alone promise no depth; a `Frame` of mono12 does.
+            until: seconds on the clock of `time.monotonic`; what is not decided then, or cannot be, is verdict ERROR,
+                reason TIMEOUT. It is looked at between batches of tiles. None for no limit.
 
         Returns:
             An Inspection; whatever fails is verdict ERROR with a reason.
         """
-        return self._inspect(lambda: self._framed(frame), decode_ms=0.0)
+        return self._inspect(lambda: self._framed(frame), decode_ms=0.0, until=until)
 
     def inspect_file(self, path: Path) -> Inspection:
         """Decode and inspect one image file, read as the images were that the bundle was built from.
 
         A file that cannot be read is verdict ERROR, reason BAD_IMAGE.
         """
-        return self._inspect(lambda: read_image(path, self.file_format), decode_ms=None)
+        return self._inspect(lambda: read_image(path, self.file_format), decode_ms=None, until=None)
 
     def frame_map(self, inspection: Inspection) -> Map | None:
         """(H, W) float32 raw anomaly map of the frame, NaN where nothing is inspected; None after an ERROR."""
@@ -137,13 +152,15 @@ class Inspector:
         wanted = self.scorer.recipe.geometry.pixel_format
         return Frame(frame, wanted if wanted.dtype == np.uint8 else wanted.of_depth(16))
 
-    def _inspect(self, get_frame: Callable[[], Frame], decode_ms: float | None) -> Inspection:
+    def _inspect(self, get_frame: Callable[[], Frame], *, decode_ms: float | None, until: float | None) -> Inspection:
         start = time.perf_counter()
         try:
             frame = get_frame()
             if decode_ms is None:
                 decode_ms = (time.perf_counter() - start) * 1000
-            scored = self.scorer.score(frame)
+            scored = self.scorer.score(frame, until=until, early=self._early)
+        except OutOfTimeError as error:
+            return self._failed(Reason.TIMEOUT, error, start)
         except DataError as error:
             return self._failed(Reason.BAD_IMAGE, error, start)
         except Exception as error:  # noqa: BLE001 - whatever breaks, the part gets an answer, and it is never ACCEPT
@@ -152,15 +169,15 @@ class Inspector:
         ranks = [threshold_relative(part.image_score, self._thresholds(part).reject) for part in scored.regions]
         deciding = worst(decisions, ranks)
         part, decision = scored.regions[deciding], decisions[deciding]
-        listed_from = time.perf_counter()
         listed = self._listed(scored) if decision.verdict is not Verdict.ERROR else ()
-        now = time.perf_counter()
+        stages = scored.times_ms
         times = Timings(
             decode=decode_ms,
-            preprocess=scored.times_ms.preprocess,
-            infer=scored.times_ms.infer,
-            postprocess=scored.times_ms.postprocess + (now - listed_from) * 1000,
-            total=(now - start) * 1000,
+            preprocess=stages.preprocess,
+            infer=stages.infer,
+            postprocess=stages.postprocess,
+            total=(time.perf_counter() - start) * 1000,
+            stages=stages,
         )
         return self._answer(part, decision, listed, times, scored)
 
@@ -184,6 +201,7 @@ class Inspector:
             score_normalized=threshold_relative(part.image_score, threshold) if finite else None,
             regions=listed,
             timings_ms=times,
+            complete=scored.complete,
             bundle=self.digest,
             artefact=self.artefact.name,
             scored=scored if finite else None,
@@ -200,6 +218,7 @@ class Inspector:
             score_normalized=None,
             regions=(),
             timings_ms=Timings(total=(time.perf_counter() - start) * 1000),
+            complete=False,
             bundle=self.digest,
             artefact=self.artefact.name,
             scored=None,
@@ -208,22 +227,15 @@ class Inspector:
     def _thresholds(self, part: RegionScore) -> Thresholds:
         return self.artefact.thresholds[part.name].image
 
+    def _rejects(self, name: str, score: float) -> bool:
+        return decide(score, self.artefact.thresholds[name].image).verdict is Verdict.REJECT
+
     def _listed(self, scored: FrameScore) -> tuple[ListedRegion, ...]:
-        smallest = {spec.name: spec.smallest_region_px for spec in self.scorer.recipe.geometry.regions}
         listed: list[ListedRegion] = []
         for part in scored.regions:
             threshold = self.artefact.thresholds[part.name].pixel
-            if threshold is None or not self.scorer.reaches(part, threshold):
-                continue
-            listed.extend(
-                list_regions(
-                    self.scorer.region_map(part),
-                    threshold,
-                    smallest_px=smallest[part.name],
-                    name=part.name,
-                    origin=self.scorer.origin(part.name),
-                )
-            )
+            if threshold is not None:
+                listed.extend(self.scorer.listed(part, threshold, scored.clock))
         return tuple(sorted(listed, key=lambda region: -region.peak))
 
 

@@ -3,33 +3,26 @@
 The trainer (with torch behind the engine Protocol), calibration and the service all score frames here.
 """
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.bundle.manifest import ImageScoreRule, Recipe, RegionSpec
+from edge_runtime.bundle.manifest import ImageScoreRule, Recipe
 from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleError, DataError
+from edge_runtime.hurry import Countdown
 from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
-from edge_runtime.imaging.frames import Frame, Pixels, Size
-from edge_runtime.imaging.geometry import Crop, Region, region
-from edge_runtime.imaging.maps import Map, contributing, peak_bound, pooled, smooth, upsample
+from edge_runtime.imaging.frames import Frame, Pixels
+from edge_runtime.imaging.geometry import Region
+from edge_runtime.imaging.maps import ListedRegion, Map, list_regions, pooled
 from edge_runtime.imaging.resize import RESIZE_VERSION
-from edge_runtime.imaging.tiles import TilePlan
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class StageTimes:
-    """Milliseconds spent in each stage of scoring."""
-
-    preprocess: float
-    infer: float
-    postprocess: float
+from edge_runtime.layout import Layout, lay_out, make_plan, make_region
+from edge_runtime.proof import EarlyStop, Progress
+from edge_runtime.stages import StageClock, StageTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +30,19 @@ class RegionScore:
     """Raw results of one region."""
 
     name: str
-    image_score: float  # NaN where any cell of the map is not finite
+    image_score: float  # NaN where any cell of the map is not finite; where tiles are missing, the score so far
     grid: Map  # (h, w), stitched, at the feature grid
     smoothed: Map | Callable[[], Map]  # what `plane_map` is, or what makes it and keeps it
+    missing: NDArray[np.bool_] | None = (
+        None  # (h, w), cells that count and were not scored: the frame was settled before
+    )
 
     @property
     def plane_map(self) -> Map:
-        """(plane height, plane width): the grid upsampled and smoothed, computed when it is first asked for."""
+        """(plane height, plane width): the grid upsampled and smoothed, computed when it is first asked for.
+
+        NaN where it depends on a missing cell.
+        """
         return self.smoothed() if callable(self.smoothed) else self.smoothed
 
 
@@ -51,19 +50,14 @@ class RegionScore:
 class FrameScore:
     """Raw results of one frame, regions in the recipe's order."""
 
-    regions: tuple[RegionScore, ...]
-    times_ms: StageTimes
+    regions: tuple[RegionScore, ...]  # those that were begun
+    clock: StageClock = field(default_factory=StageClock, compare=False)
+    complete: bool = True  # every tile that counts was scored
 
-
-@dataclass(frozen=True, slots=True)
-class _Inspected:
-    """A region with what scoring needs of it, computed once."""
-
-    region: Region
-    plan: TilePlan
-    valid_plane: NDArray[np.bool_] | None
-    valid_grid: NDArray[np.bool_] | None
-    contributing: NDArray[np.bool_] | None  # cells that a valid pixel of the smoothed map depends on; None for all
+    @property
+    def times_ms(self) -> StageTimes:
+        """So far: maps that are made later take their time later."""
+        return self.clock.times()
 
 
 class Scorer:
@@ -94,23 +88,37 @@ class Scorer:
         self.engine = engine
         self.valid_areas = valid_areas
         self.backgrounds = backgrounds or {}
-        self._inspected = {spec.name: _lay_out(recipe, spec, valid_areas) for spec in recipe.geometry.regions}
+        self.layouts = {
+            spec.name: lay_out(recipe, spec, valid_areas, self.backgrounds.get(spec.name))
+            for spec in recipe.geometry.regions
+        }
 
-    def score(self, frame: Frame) -> FrameScore:
+    def score(self, frame: Frame, *, until: float | None = None, early: EarlyStop | None = None) -> FrameScore:
         """Score one frame.
+
+        Args:
+            frame: of the recipe's size and format.
+            until: seconds on the clock of `time.monotonic` after which nobody wants the result; None for no limit.
+            early: when to stop before every tile is scored; None to score them all.
 
         Raises:
             DataError: size or format of the frame are not the recipe's.
             EngineError: the engine failed.
+            OutOfTimeError: the time ran out, or does before the next batch of tiles is done.
         """
         expected = self.recipe.geometry.frame.size
         if frame.size != expected:
             message = f"frame is {frame.size}, the bundle inspects {expected}: check the camera's mode and its crop"
             raise DataError(message)
+        clock, countdown = StageClock(), Countdown(until)
         pixels = frame.as_format(self.recipe.geometry.pixel_format)
-        clock = _StageClock()
-        regions = tuple(self._score_region(inspected, pixels, clock) for inspected in self._inspected.values())
-        return FrameScore(regions, clock.times())
+        regions: list[RegionScore] = []
+        for name, layout in self.layouts.items():
+            regions.append(self._score_region(layout, pixels, clock, countdown, early))
+            if early is not None and early.settles(name, regions[-1].image_score):
+                break
+        complete = len(regions) == len(self.layouts) and regions[-1].missing is None
+        return FrameScore(tuple(regions), clock, complete)
 
     def region_map(self, scored: RegionScore) -> Map:
         """(crop height, crop width): a region's map in frame pixels, NaN where not valid."""
@@ -118,23 +126,20 @@ class Scorer:
 
     def crop_map(self, name: str, plane_map: Map) -> Map:
         """(crop height, crop width): a plane's map in frame pixels, NaN where not valid."""
-        return self._inspected[name].region.to_frame(plane_map)
+        return self.layouts[name].region.to_frame(plane_map)
 
     @property
     def regions(self) -> tuple[Region, ...]:
         """The regions as laid out on the frame."""
-        return tuple(inspected.region for inspected in self._inspected.values())
+        return tuple(layout.region for layout in self.layouts.values())
 
-    def plane_map(self, name: str, grid: Map) -> Map:
+    def plane_map(self, name: str, grid: Map, clock: StageClock | None = None) -> Map:
         """(plane height, plane width): a region's stitched map, upsampled and smoothed."""
-        tiling, plane = self.recipe.tiling, self._inspected[name].plan.plane
-        return smooth(
-            upsample(grid, stride=tiling.stride, offset=tiling.offset, plane=plane), self.recipe.map_policy.sigma
-        )
+        return self.layouts[name].plane_map.whole(grid, clock or StageClock())
 
     def valid_grid(self, name: str) -> NDArray[np.bool_] | None:
         """(h, w): the cells of a region that its score may come from; None for all."""
-        return self._inspected[name].valid_grid
+        return self.layouts[name].valid_grid
 
     def score_gain(self, name: str) -> float:
         """By how much the image score of a region changes, at most, where its raw map changes by 1."""
@@ -143,7 +148,7 @@ class Scorer:
 
     def origin(self, name: str) -> tuple[int, int]:
         """X and y of a region's crop in the frame."""
-        crop = self._inspected[name].region.crop
+        crop = self.layouts[name].region.crop
         return crop.x1, crop.y1
 
     def frame_map(self, scored: FrameScore) -> Map:
@@ -159,56 +164,136 @@ class Scorer:
 
     def valid_peak(self, scored: RegionScore) -> float:
         """Largest value of a region's smoothed map on its valid area."""
-        return _peak(scored.plane_map, self._inspected[scored.name].valid_plane)
+        return self._peak(self.layouts[scored.name], scored.grid, StageClock())
+
+    def valid_median(self, scored: RegionScore) -> float:
+        """Median of a region's smoothed map on its valid area."""
+        valid = self.layouts[scored.name].valid_plane
+        return float(np.median(scored.plane_map if valid is None else scored.plane_map[valid]))
+
+    def tile_peaks(self, scored: RegionScore) -> NDArray[np.float64]:
+        """(tiles of the plan,): largest value of the grid that each tile owns; minus infinity for one that never runs."""
+        layout = self.layouts[scored.name]
+        peaks = np.full(layout.plan.count, -np.inf)
+        for tile in layout.tiles:
+            peaks[tile] = scored.grid[layout.plan.cells(tile)].max()
+        return peaks
 
     def reaches(self, scored: RegionScore, threshold: float) -> bool:
-        """Whether `valid_peak` is not below a threshold; where the grid alone says no, the map is not computed."""
-        inspected = self._inspected[scored.name]
-        if peak_bound(scored.grid, inspected.contributing, sigma=self.recipe.map_policy.sigma) < threshold:
-            return False
-        return not self.valid_peak(scored) < threshold  # one that is no number is looked at
+        """Whether `valid_peak` is not below a threshold; only blocks that may say yes are computed."""
+        layout, clock = self.layouts[scored.name], StageClock()
+        blocks = self._candidates(layout, scored.grid, threshold)
+        return any(not _block_peak(layout, scored.grid, block, clock) < threshold for block in blocks)
 
-    def _score_region(self, inspected: _Inspected, pixels: Pixels, clock: "_StageClock") -> RegionScore:
-        plan, tiling = inspected.plan, self.recipe.tiling
-        plane = inspected.region.cut(pixels)
+    def listed(self, scored: RegionScore, threshold: float, clock: StageClock) -> tuple[ListedRegion, ...]:
+        """The areas of a region's map at or above a threshold, in frame pixels; the map is made where they may lie."""
+        layout = self.layouts[scored.name]
+        clock.start()
+        blocks = self._candidates(layout, scored.grid, threshold)
+        if not blocks:
+            return ()
+        x, y = self.origin(scored.name)
+        if scored.missing is not None or layout.region.crop.size != layout.plan.plane:
+            if not self.reaches(scored, threshold):
+                return ()
+            region_map = self.region_map(scored)
+            clock.lap("upsample")
+        else:
+            top, left, bottom, right = layout.plane_map.box(blocks)
+            region_map = layout.plane_map.some(scored.grid, blocks, (top, left, bottom, right), clock)
+            if layout.valid_plane is not None:
+                region_map[~layout.valid_plane[top:bottom, left:right]] = np.nan
+            x, y = x + left, y + top
+        found = list_regions(region_map, threshold, smallest_px=layout.smallest_px, name=scored.name, origin=(x, y))
+        clock.lap("components")
+        return found
+
+    def _score_region(
+        self, layout: Layout, pixels: Pixels, clock: StageClock, countdown: Countdown, early: EarlyStop | None
+    ) -> RegionScore:
+        name, plan = layout.region.name, layout.plan
+        plane = layout.region.cut(pixels)
+        clock.lap("scale")
         grid = np.full((plan.grid.height, plan.grid.width), np.nan, dtype=np.float32)  # what no tile scores stays NaN
+        progress = None if early is None else Progress(layout, self.recipe.map_policy, early)
+        tiles = layout.tiles if progress is None else progress.order
         graph_score = float("nan")
-        buffer = self.engine.tiles
-        for start in range(0, plan.count, tiling.batch):
-            tiles = range(start, min(start + tiling.batch, plan.count))
-            for slot, tile in enumerate(tiles):  # unused slots keep old tiles: a score is independent of its batch
-                plan.cut(plane, tile, buffer[slot])
-                self.engine.tile_index[slot] = tile
-            clock.lap("preprocess")
-            output = self.engine.run()
-            clock.lap("infer")
-            for slot, tile in enumerate(tiles):
-                plan.paste(output.map[slot], tile, grid)
-            if output.image_score is not None:
-                graph_score = float(output.image_score[0])  # where it counts, there is one tile: the schema sees to it
-        name = inspected.region.name
-        smoothed = cache(lambda: self.plane_map(name, grid))  # a good frame's is asked for by nobody
-        image_score = self._image_score(inspected, grid, smoothed, graph_score)
-        clock.lap("postprocess")
+        for start in range(0, len(tiles), self.recipe.tiling.batch):
+            batch = tiles[start : start + self.recipe.tiling.batch]
+            countdown.before_batch(len(tiles) - start)
+            graph_score = self._score_tiles(layout, plane, batch, grid, clock)
+            countdown.after_batch(len(batch))
+            if progress is not None and progress.settled(grid, batch, clock):
+                return self._settled(layout, grid, progress, clock)
+        if layout.skipped is not None:
+            grid[layout.skipped] = _filling(grid)
+        smoothed = cache(lambda: self._plane_map(layout, grid, clock))  # a good frame's is asked for by nobody
+        image_score = self._image_score(layout, grid, graph_score, clock)
+        clock.lap("score")
         return RegionScore(name, image_score, grid, smoothed)
 
-    def _image_score(self, inspected: _Inspected, grid: Map, smoothed: Callable[[], Map], graph_score: float) -> float:
+    def _score_tiles(
+        self, layout: Layout, plane: Pixels, batch: tuple[int, ...], grid: Map, clock: StageClock
+    ) -> float:
+        """Score some tiles, at most as many as the graph takes, into the grid; the graph's own score of the first."""
+        for slot, tile in enumerate(batch):  # unused slots keep old tiles: a score is independent of its batch
+            layout.plan.cut(plane, tile, self.engine.tiles[slot])
+            self.engine.tile_index[slot] = tile
+        clock.lap("cut")
+        output = self.engine.run()
+        clock.lap("infer")
+        for slot, tile in enumerate(batch):
+            layout.plan.paste(output.map[slot], tile, grid)
+        clock.lap("stitch")
+        # where the graph's score counts, there is one tile: the schema sees to it
+        return float("nan") if output.image_score is None else float(output.image_score[0])
+
+    def _settled(self, layout: Layout, grid: Map, progress: Progress, clock: StageClock) -> RegionScore:
+        """What there is of a region when its tiles so far settle the frame's verdict."""
+        missing = progress.missing
+        filled = np.where(np.isnan(grid), _filling(grid), grid)
+        smoothed = cache(lambda: self._plane_map(layout, filled, clock, missing))
+        clock.lap("score")
+        return RegionScore(layout.region.name, progress.score, filled, smoothed, missing)
+
+    def _plane_map(self, layout: Layout, grid: Map, clock: StageClock, missing: NDArray[np.bool_] | None = None) -> Map:
+        clock.start()
+        found = layout.plane_map.whole(grid, clock)
+        if missing is not None:
+            for block in np.flatnonzero(layout.plane_map.touched(missing)):
+                found[layout.plane_map.place(int(block))][layout.plane_map.unknown(missing, int(block))] = np.nan
+            clock.lap("upsample")
+        return found
+
+    def _image_score(self, layout: Layout, grid: Map, graph_score: float, clock: StageClock) -> float:
         if not np.isfinite(grid).all():
             return float("nan")
-        name = inspected.region.name
-        background = self.backgrounds.get(name)
-        judged = grid if background is None else background.standardise(grid)
-        match self.recipe.map_policy.image_score:
+        policy, judged = self.recipe.map_policy, layout.judged(grid)
+        match policy.image_score:
             case ImageScoreRule.MAX_RAW:
-                return _peak(judged, inspected.valid_grid)
+                return _largest(judged, layout.valid_grid)
             case ImageScoreRule.POOLED_MAX:
-                cells = self.recipe.map_policy.pooled_cells or 1
-                return _peak(pooled(judged, cells, inspected.valid_grid), inspected.valid_grid)
+                return _largest(pooled(judged, policy.pooled_cells or 1, layout.valid_grid), layout.valid_grid)
             case ImageScoreRule.MAX_SMOOTHED:
-                plane_map = smoothed() if background is None else self.plane_map(name, judged)
-                return _peak(plane_map, inspected.valid_plane)
+                return self._peak(layout, judged, clock)
             case ImageScoreRule.GRAPH:
                 return graph_score
+
+    def _peak(self, layout: Layout, grid: Map, clock: StageClock) -> float:
+        """Largest valid value of the smoothed map: blocks by what they may hold, until the rest cannot hold more."""
+        bounds = layout.plane_map.bounds(grid, layout.contributing)
+        clock.lap("score")
+        peak = -np.inf
+        for block in np.argsort(-bounds, kind="stable"):
+            if bounds[block] <= peak:
+                break
+            peak = float(np.maximum(peak, _block_peak(layout, grid, int(block), clock)))  # keeps what is no number
+        return peak
+
+    def _candidates(self, layout: Layout, grid: Map, threshold: float) -> list[int]:
+        """Blocks on which a valid pixel may reach a threshold."""
+        bounds = layout.plane_map.bounds(grid, layout.contributing)
+        return [int(block) for block in np.flatnonzero(~(bounds < threshold) & (bounds > -np.inf))]
 
 
 def _check_versions(recipe: Recipe) -> None:
@@ -222,47 +307,22 @@ def _check_versions(recipe: Recipe) -> None:
             raise BundleError(message)
 
 
-class _StageClock:
-    """Adds up the time since the last lap, by stage."""
-
-    def __init__(self) -> None:
-        self._spent = dict.fromkeys(("preprocess", "infer", "postprocess"), 0.0)
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        now = time.perf_counter()
-        self._spent[stage] += (now - self._last) * 1000
-        self._last = now
-
-    def times(self) -> StageTimes:
-        return StageTimes(**self._spent)
+def _block_peak(layout: Layout, grid: Map, block: int, clock: StageClock) -> float:
+    """Largest valid value of a block of the smoothed map; minus infinity where no pixel is valid."""
+    found = layout.plane_map.block(grid, block, clock)
+    if layout.valid_plane is not None:
+        found = found[layout.valid_plane[layout.plane_map.place(block)]]
+    return float(found.max()) if found.size else -np.inf
 
 
-def make_region(spec: RegionSpec, frame: Size, valid_areas: Mapping[str, NDArray[np.bool_]]) -> Region:
-    """The `imaging` region that a specification describes.
-
-    Raises:
-        ConfigError: it does not fit the frame.
-    """
-    crop = Crop(spec.crop.x1, spec.crop.y1, spec.crop.x2, spec.crop.y2)
-    mask = None if spec.valid_area is None else valid_areas[spec.valid_area]
-    return region(name=spec.name, crop=crop, plane=spec.plane.size, frame=frame, polygon=spec.polygon, valid_area=mask)
-
-
-def make_plan(recipe: Recipe, spec: RegionSpec) -> TilePlan:
-    """The tile plan of one region."""
-    tiling = recipe.tiling
-    return TilePlan(plane=spec.plane.size, core=tiling.core.size, halo=tiling.halo, stride=tiling.stride)
-
-
-def _lay_out(recipe: Recipe, spec: RegionSpec, valid_areas: Mapping[str, NDArray[np.bool_]]) -> _Inspected:
-    made = make_region(spec, recipe.geometry.frame.size, valid_areas)
-    plan = make_plan(recipe, spec)
-    valid = made.valid_on_plane()
-    tiling, sigma = recipe.tiling, recipe.map_policy.sigma
-    behind = None if valid is None else contributing(valid, stride=plan.stride, offset=tiling.offset, sigma=sigma)
-    return _Inspected(made, plan, valid, made.valid_on_grid(plan.stride), behind)
-
-
-def _peak(values: Map, valid: NDArray[np.bool_] | None) -> float:
+def _largest(values: Map, valid: NDArray[np.bool_] | None) -> float:
     return float(values.max() if valid is None else values[valid].max())
+
+
+def _filling(grid: Map) -> float:
+    """What cells get that nothing depends on: a number that widens no range, the smallest that a tile gave."""
+    finite = grid[np.isfinite(grid)]
+    return float(finite.min()) if finite.size else 0.0
+
+
+__all__ = ["FrameScore", "RegionScore", "Scorer", "StageClock", "StageTimes", "make_plan", "make_region"]

@@ -260,6 +260,7 @@ class RegionThresholds(Strict):
     n_defective: Count
     display_low: float  # raw map value at the lower end of the heatmap's colours
     display_high: float
+    tile_order: tuple[Count, ...] = ()  # the plan's tiles, riskiest first; empty where no good frame told
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -345,6 +346,8 @@ class Manifest(Recipe):
                     f"artefact {artefact.name}: thresholds for {sorted(artefact.thresholds)}, regions {sorted(regions)}"
                 )
                 raise ValueError(message)
+            for region in self.geometry.regions:
+                _check_tile_order(artefact, region, self.tiling)
         _check_graph_score(self.map_policy, has_image_score=self.has_image_score)
         return self
 
@@ -357,6 +360,18 @@ class Manifest(Recipe):
         if name is None:
             return self.artefacts[0]
         return {artefact.name: artefact for artefact in self.artefacts}[name]
+
+
+def _check_tile_order(artefact: ArtefactSpec, region: RegionSpec, tiling: TilingSpec) -> None:
+    columns = -(-region.plane.width // tiling.core.width)
+    count = columns * -(-region.plane.height // tiling.core.height)
+    order = artefact.thresholds[region.name].tile_order
+    if order and (len(order) != count or set(order) != set(range(count))):
+        message = (
+            f"artefact {artefact.name}: tile_order of region {region.name} has {len(order)} entries, {len(set(order))} of them "
+            f"distinct: it must name each of the plan's {count} tiles, 0 to {count - 1}, once, or be empty"
+        )
+        raise ValueError(message)
 
 
 def _check_graph_score(policy: MapPolicySpec, *, has_image_score: bool) -> None:

@@ -70,6 +70,7 @@ def silence(
         score_normalized=None,
         regions=(),
         regions_left_out=0,
+        complete=False,
         bundle=None,
         artefact=None,
         deadline_ms=trigger.deadline_ms or 1,

@@ -34,11 +34,16 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--csv", type=Path, metavar="F", help="write a table")
     parser.add_argument("--artefact", metavar="NAME", help="which artefact of the bundle to run")
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of one inspection")
+    parser.add_argument(
+        "--early-reject", action="store_true", help="stop at a frame's first tiles that make its REJECT certain"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object a line on stdout")
     options = parser.parse_args(arguments)
     outputs = {name: folder(value) for name in ("overlays", "maps", "masks") if (value := getattr(options, name))}
     files = list(find_images(options.paths))
-    inspector = Inspector.open(options.bundle, artefact=options.artefact, threads=options.threads)
+    inspector = Inspector.open(
+        options.bundle, artefact=options.artefact, threads=options.threads, early_reject=options.early_reject
+    )
     rows: list[dict[str, Any]] = []
     counts: Counter[Verdict] = Counter()
     failed = 0
@@ -112,6 +117,7 @@ def as_json(path: Path, inspection: Inspection) -> dict[str, Any]:
             }
             for region in inspection.regions
         ],
+        "complete": inspection.complete,
         "bundle": inspection.bundle,
         "artefact": inspection.artefact,
         "timings_ms": {
@@ -121,6 +127,7 @@ def as_json(path: Path, inspection: Inspection) -> dict[str, Any]:
             "postprocess": times.postprocess,
             "total": times.total,
         },
+        "stages_ms": dict(times.stages.as_json()),
     }
 
 

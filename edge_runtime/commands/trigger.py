@@ -69,6 +69,7 @@ def as_json(result: Inspected) -> dict[str, Any]:
         "threshold": answer.threshold,
         "score_normalized": answer.score_normalized,
         "regions": [region.model_dump(mode="json") for region in answer.regions],
+        "complete": answer.complete,
         "label": answer.label,
         "counter": answer.counter,
         "bundle": answer.bundle,

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Pixels, Size
-from edge_runtime.imaging.maps import Map, rescale
-from edge_runtime.imaging.resize import resize
+from edge_runtime.imaging.maps import Map, centres, rescale
+from edge_runtime.imaging.resize import resize, sources
 
 Polygon: TypeAlias = tuple[tuple[int, int], ...]  # corners (x, y) in frame pixels
 
@@ -58,6 +58,15 @@ class Region:
         rows = _nearest(self.crop.size.height, self.plane.height)
         columns = _nearest(self.crop.size.width, self.plane.width)
         return mask[rows[:, np.newaxis], columns]
+
+    def shown_on_plane(self) -> NDArray[np.bool_] | None:
+        """(plane.height, plane.width): pixels that the score or a valid pixel of the map depends on; None for all."""
+        valid = self.valid_on_plane()
+        if valid is None or self.valid is None or self.crop.size == self.plane:
+            return valid
+        height, width = self.valid.shape
+        rows, columns = centres(self.plane.height, height), centres(self.plane.width, width)
+        return valid | sources(self.valid, rows, columns, (self.plane.height, self.plane.width))
 
     def valid_on_grid(self, stride: int) -> NDArray[np.bool_] | None:
         """Cells (h, w) that hold at least one valid plane pixel."""

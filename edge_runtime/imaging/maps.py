@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.imaging.frames import Size
-from edge_runtime.imaging.resize import interpolate
+from edge_runtime.imaging.resize import interpolate, sources
 
 Map: TypeAlias = NDArray[np.float32]
 
 
-_HUGE = 1e30  # beyond, differences of float32 may overflow: no bound is given there
+HUGE = 1e30  # beyond, differences of float32 may overflow: no bound is given there
 
 
 def upsample(grid: Map, *, stride: int, offset: float, plane: Size) -> Map:
@@ -28,7 +28,7 @@ def upsample(grid: Map, *, stride: int, offset: float, plane: Size) -> Map:
     Returns:
         (plane.height, plane.width) float32.
     """
-    return interpolate(grid, _positions(plane.height, stride, offset), _positions(plane.width, stride, offset))
+    return interpolate(grid, positions(plane.height, stride, offset), positions(plane.width, stride, offset))
 
 
 def rescale(plane_map: Map, size: Size) -> Map:
@@ -36,16 +36,19 @@ def rescale(plane_map: Map, size: Size) -> Map:
     height, width = plane_map.shape
     if (width, height) == size:
         return plane_map
-    rows = (np.arange(size.height) + 0.5) * (height / size.height) - 0.5
-    columns = (np.arange(size.width) + 0.5) * (width / size.width) - 0.5
-    return interpolate(plane_map, rows, columns)
+    return interpolate(plane_map, centres(height, size.height), centres(width, size.width))
+
+
+def centres(source: int, target: int) -> NDArray[np.float64]:
+    """Where the pixel centres of one grid lie along one side of another over the same length, in pixels of `source`."""
+    return np.asarray((np.arange(target) + 0.5) * (source / target) - 0.5)
 
 
 def smooth(plane_map: Map, sigma: float) -> Map:
     """Gaussian filter of `sigma` plane pixels, cut off at 4 sigma, border reflected; 0 leaves the map alone."""
     if sigma == 0:
         return plane_map
-    side = 2 * _radius(sigma) + 1
+    side = 2 * radius(sigma) + 1
     return np.asarray(
         cv2.GaussianBlur(plane_map, (side, side), sigma, borderType=cv2.BORDER_REFLECT_101), dtype=np.float32
     )
@@ -65,20 +68,10 @@ def contributing(valid: NDArray[np.bool_], *, stride: int, offset: float, sigma:
     """
     # a smoothed pixel sees the square of the filter's radius around it. Reflection at the border only folds that
     # square back onto the plane, and folding brings no two places further apart: what it sees stays in the square
-    side = 2 * _radius(sigma) + 1
+    side = 2 * radius(sigma) + 1
     seen = cv2.dilate(valid.astype(np.uint8), np.ones((side, side), np.uint8)) > 0
-    return _cells_behind(np.ascontiguousarray(_cells_behind(seen, stride, offset).T), stride, offset).T
-
-
-def _cells_behind(seen: NDArray[np.bool_], stride: int, offset: float) -> NDArray[np.bool_]:
-    """Along the first axis: the cells between which the pixels that are seen are interpolated."""
-    length = -(-seen.shape[0] // stride)
-    lower = np.floor(np.clip(_positions(seen.shape[0], stride, offset), 0, length - 1)).astype(np.intp)
-    cells = np.zeros((length, seen.shape[1]), dtype=np.bool_)
-    first = np.flatnonzero(np.diff(lower, prepend=-1))  # of each run of pixels above which the same cell lies
-    cells[lower[first]] = np.logical_or.reduceat(seen, first, axis=0)
-    cells[1:] |= cells[:-1].copy()  # and the cell below them
-    return cells
+    rows, columns = (positions(length, stride, offset) for length in valid.shape)
+    return sources(seen, rows, columns, (-(-valid.shape[0] // stride), -(-valid.shape[1] // stride)))
 
 
 def peak_bound(grid: Map, cells: NDArray[np.bool_] | None, *, sigma: float) -> float:
@@ -96,20 +89,24 @@ def peak_bound(grid: Map, cells: NDArray[np.bool_] | None, *, sigma: float) -> f
     counted = grid if cells is None else grid[cells]
     low, high = float(counted.min()), float(counted.max())
     largest = max(abs(low), abs(high))
-    if not largest < _HUGE:
+    if not largest < HUGE:
         return float("inf")
     # one rounding is 2**-24 of the value. Interpolating costs up to 5 of `largest` along each axis, filtering one for
     # each tap, two for its weights: (2 * taps + 14) * 2**-24 in all, and here stands more than twice as much
-    taps = 2 * _radius(sigma) + 1
-    return high + largest * (taps + 16) * 2.0**-22
+    return high + largest * rounding(sigma)
 
 
-def _positions(length: int, stride: int, offset: float) -> NDArray[np.float64]:
+def rounding(sigma: float) -> float:
+    """How far a pixel of the upsampled and smoothed map may lie above all its cells, as a share of the largest of them."""
+    return (2 * radius(sigma) + 17) * 2.0**-22
+
+
+def positions(length: int, stride: int, offset: float) -> NDArray[np.float64]:
     """Where the plane's pixels lie along one side, in cells."""
     return np.asarray((np.arange(length) - offset) / stride)
 
 
-def _radius(sigma: float) -> int:
+def radius(sigma: float) -> int:
     """Pixels that a Gaussian filter reaches to each side."""
     return int(4 * sigma + 0.5)
 
@@ -123,9 +120,11 @@ def pooled(grid: Map, cells: int, valid: NDArray[np.bool_] | None) -> Map:
         valid: (h, w), or None where every cell counts; values of windows without any valid cell are 0.
     """
     counted = np.ones_like(grid) if valid is None else valid.astype(np.float32)
+    # a filter that slides its sums along would carry rounding from one window to the next: a window's mean must depend
+    # on its own cells alone, so that it is known when they are
+    ones = np.ones(cells, dtype=np.float32)
     sums, counts = (
-        cv2.boxFilter(values, -1, (cells, cells), normalize=False, borderType=cv2.BORDER_CONSTANT)
-        for values in (grid * counted, counted)
+        cv2.sepFilter2D(values, -1, ones, ones, borderType=cv2.BORDER_CONSTANT) for values in (grid * counted, counted)
     )
     return np.asarray(sums / np.maximum(counts, 1), dtype=np.float32)
 

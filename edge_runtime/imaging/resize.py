@@ -85,6 +85,34 @@ def interpolate(
     return _along(np.ascontiguousarray(_along(values, rows).T), columns).T
 
 
+def sources(
+    seen: NDArray[np.bool_], rows: NDArray[np.float64], columns: NDArray[np.float64], shape: tuple[int, int]
+) -> NDArray[np.bool_]:
+    """Which values `interpolate` reads for some of its samples.
+
+    Args:
+        seen: (H, W), the samples in question.
+        rows: (H,) positions, growing, as `interpolate` takes them.
+        columns: (W,) positions, growing.
+        shape: height and width of the values.
+
+    Returns:
+        (h, w), true for every value that a sample in question depends on, perhaps for some more.
+    """
+    read = _sources_along(seen, rows, shape[0])
+    return _sources_along(np.ascontiguousarray(read.T), columns, shape[1]).T
+
+
+def _sources_along(seen: NDArray[np.bool_], positions: NDArray[np.float64], length: int) -> NDArray[np.bool_]:
+    """Along the first axis: the values between which the samples that are seen are interpolated."""
+    lower = np.floor(np.clip(positions, 0, length - 1)).astype(np.intp)
+    read = np.zeros((length, seen.shape[1]), dtype=np.bool_)
+    first = np.flatnonzero(np.diff(lower, prepend=-1))  # of each run of samples that lie after the same value
+    read[lower[first]] = np.logical_or.reduceat(seen, first, axis=0)
+    read[1:] |= read[:-1].copy()  # and the value after it
+    return read
+
+
 def _along(values: NDArray[np.float32], positions: NDArray[np.float64]) -> NDArray[np.float32]:
     clamped = np.clip(positions, 0, values.shape[0] - 1)
     lower = np.floor(clamped).astype(np.intp)

@@ -6,6 +6,7 @@ the plane (halos at the border, the last cores) are reflected (BORDER_REFLECT_10
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -75,12 +76,22 @@ class TilePlan:
         top = tile // self.columns * self.core.height - self.halo
         left = tile % self.columns * self.core.width - self.halo
         bottom, right = top + self.input.height, left + self.input.width
-        if top >= 0 and left >= 0 and bottom <= self.plane.height and right <= self.plane.width:
-            out[...] = pixels[top:bottom, left:right]
+        above, below = max(0, -top), max(0, bottom - self.plane.height)
+        before, after = max(0, -left), max(0, right - self.plane.width)
+        seen = pixels[top + above : bottom - below, left + before : right - after]
+        if not (above or below or before or after):
+            out[...] = seen
+        elif _folds(seen.shape[0], above, below, self.plane.height) and _folds(
+            seen.shape[1], before, after, self.plane.width
+        ):
+            written = cv2.copyMakeBorder(seen, above, below, before, after, cv2.BORDER_REFLECT_101, dst=out)
+            if written is not out:  # OpenCV writes in place what is laid out as it likes
+                out[...] = written.reshape(out.shape)
         else:
             rows = reflect(np.arange(top, bottom), self.plane.height)
             columns = reflect(np.arange(left, right), self.plane.width)
-            out[...] = pixels[rows[:, np.newaxis], columns]
+            first = int(columns.min())
+            out[...] = pixels[rows, first : int(columns.max()) + 1][:, columns - first]
 
     def paste(self, tile_map: NDArray[np.float32], tile: int, stitched: NDArray[np.float32]) -> None:
         """Copy the core's cells of one tile's map to their place.
@@ -108,6 +119,15 @@ class TilePlan:
         halo = self.halo // self.stride
         out[halo : halo + height, halo : halo + width] = stitched[top : top + height, left : left + width]
 
+    def needed(self, cells: NDArray[np.bool_]) -> tuple[int, ...]:
+        """The tiles whose core owns at least one of the given cells (grid.height, grid.width), in the plan's order."""
+        return tuple(tile for tile in range(self.count) if cells[self.cells(tile)].any())
+
+    def cells(self, tile: int) -> tuple[slice, slice]:
+        """Rows and columns of the stitched map that a tile owns."""
+        top, left, height, width = self._cells(tile)
+        return slice(top, top + height), slice(left, left + width)
+
     def coverage(self) -> NDArray[np.uint8]:
         """(plane.height, plane.width): how many cores own each pixel; 1 everywhere."""
         covered = np.zeros((self.plane.height, self.plane.width), dtype=np.uint8)
@@ -122,6 +142,11 @@ class TilePlan:
         height, width = self.core.height // self.stride, self.core.width // self.stride
         top, left = tile // self.columns * height, tile % self.columns * width
         return top, left, min(height, self.grid.height - top), min(width, self.grid.width - left)
+
+
+def _folds(seen: int, before: int, after: int, length: int) -> bool:
+    """Whether what lies beyond the plane on one axis is a reflection of the pixels that the tile sees on it."""
+    return max(before, after) < seen or seen == length
 
 
 def reflect(index: NDArray[np.intp], length: int) -> NDArray[np.intp]:

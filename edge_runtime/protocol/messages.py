@@ -206,6 +206,9 @@ class Answer(Header):
     score_normalized: float | None
     regions: tuple[ListedRegion, ...]
     regions_left_out: Count  # listed are the 64 with the highest peaks
+    complete: (
+        bool  # the whole frame was inspected; false for a REJECT that needed no more, and where nothing was inspected
+    )
     bundle: str | None  # digest
     artefact: str | None
     deadline_ms: DeadlineMs
@@ -385,6 +388,8 @@ class Inspect(Header):
     slot_bytes: Count
     generation: Count
     frame: FrameSpec
+    until_ns: Count  # on the clock CLOCK_MONOTONIC of the host: after that nobody wants the result
+    early_reject: bool
 
 
 class Result(Header):
@@ -400,6 +405,7 @@ class Result(Header):
     score_normalized: float | None
     regions: tuple[ListedRegion, ...]
     regions_left_out: Count
+    complete: bool
     bundle: str
     artefact: str
     preprocess_ms: Milliseconds

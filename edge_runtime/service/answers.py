@@ -43,6 +43,7 @@ def make_answer(
         score_normalized=None if result is None else result.score_normalized,
         regions=() if result is None else result.regions,
         regions_left_out=0 if result is None else result.regions_left_out,
+        complete=result is not None and result.complete,
         bundle=trigger.lane if result is None else result.bundle,
         artefact=None if result is None else result.artefact,
         deadline_ms=acceptance.deadline_ms,
@@ -79,6 +80,7 @@ def as_journal_error(answer: Answer) -> Answer:
             "score_normalized": None,
             "regions": (),
             "regions_left_out": 0,
+            "complete": False,
             "seq": None,
             "journaled": False,
         }

@@ -33,7 +33,8 @@ def check(config: LineConfig) -> Iterator[str]:
         if not camera.bundle.is_file():
             message = f"camera {camera.name}: bundle: {camera.bundle} does not exist: build it, or correct the path"
             raise ConfigError(message)
-        yield f"camera   {camera.name}: {source}, {camera.trigger}, {camera.deadline_ms} ms"
+        early = ", early reject" if camera.early_reject else ""
+        yield f"camera   {camera.name}: {source}, {camera.trigger}, {camera.deadline_ms} ms{early}"
     for path in sorted({camera.bundle for camera in config.camera}):
         loaded = load(path, threads=config.threads, cache_dir=RunDir(config.run_dir).cache)
         _check_file_format(config, path, loaded.manifest.geometry.file_format)

@@ -96,6 +96,7 @@ class CameraConfig(_File):
     deadline_ms: DeadlineMs = 1000
     slots: Annotated[int, Field(ge=1, le=64)] = 4  # frames that may be in work; one trigger more is OVERLOAD
     period_ms: PeriodMs = 100  # between the frames of a folder that streams
+    early_reject: bool = False  # answer REJECT as soon as it is certain, without scoring the rest of the frame
     pairing_ms: PeriodMs = 200  # hardware: a frame and its trigger come within this; parts more than twice that apart
     pixel_format: FileFormat | None = None  # of a folder's files, where they cannot tell: a mosaic, or its depth
 

@@ -205,7 +205,7 @@ class Flow:
         if refusal is not None:
             self._decide(trigger, *refusal)
             return
-        trigger.lane = seat.choice.active.digest
+        trigger.lane, trigger.early_reject = seat.choice.active.digest, seat.config.early_reject
         if seat.takes_frames:
             self._framed(trigger, self.cameras.store(seat, header.frame, pixels))
         elif header.frame is not None:
@@ -250,7 +250,7 @@ class Flow:
         )
         trigger = self.triggers.receive(acceptance)
         if trigger is not None:
-            trigger.lane = seat.choice.active.digest
+            trigger.lane, trigger.early_reject = seat.choice.active.digest, seat.config.early_reject
         return trigger
 
     def _framed(self, trigger: OpenTrigger, got: HeldFrame | Fault) -> None:

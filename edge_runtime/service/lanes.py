@@ -170,7 +170,9 @@ class Lanes:
         if not job.trigger.undecided:  # its deadline ran out while it waited
             job.frame.release()
             return
-        order: Inspect = job.frame.inspect(job.number)
+        order: Inspect = job.frame.inspect(
+            job.number, until_ns=job.trigger.decide_by_ns, early_reject=job.trigger.early_reject
+        )
         seat.job, seat.since_ns = job, now_ns
         job.trigger.step = Step.WORK
         job.trigger.work_ns = now_ns

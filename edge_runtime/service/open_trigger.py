@@ -25,6 +25,7 @@ class OpenTrigger:
     decide_by_ns: int
     answer_by_ns: int
     lane: str | None = None  # digest of the bundle that inspects it
+    early_reject: bool = False  # its camera's setting
     step: Step = Step.FRAME
     counter: int | None = None
     label: str | None = None

@@ -18,7 +18,7 @@ class HeldFrame:
     frame: FrameSpec
     _held: bool = True
 
-    def inspect(self, job: int) -> Inspect:
+    def inspect(self, job: int, *, until_ns: int, early_reject: bool) -> Inspect:
         """The order to a worker."""
         return Inspect(
             job=job,
@@ -27,6 +27,8 @@ class HeldFrame:
             slot_bytes=self.slots.ring.size,
             generation=self.grant.generation,
             frame=self.frame,
+            until_ns=until_ns,
+            early_reject=early_reject,
         )
 
     def release(self) -> None:

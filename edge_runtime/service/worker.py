@@ -84,6 +84,7 @@ class Worker:
             socket: connected to the broker.
         """
         self._inspector = inspector
+        self._early = Inspector(inspector.scorer, inspector.artefact, inspector.digest, early_reject=True)
         self._product = product
         self._order = order
         self._socket = socket
@@ -122,7 +123,7 @@ class Worker:
             self._hello()
 
     def inspect(self, order: Inspect) -> Result:
-        """Inspect the frame in a slot; whatever fails is an ERROR with a reason."""
+        """Inspect the frame in a slot, as long as somebody waits; whatever fails is an ERROR with a reason."""
         grant = SlotGrant(slot=order.slot, generation=order.generation)
         try:
             ring = self._ring(order)
@@ -131,7 +132,9 @@ class Worker:
             return self._mismatch(order, str(error))
         if not ring.holds(grant, order.frame):
             return self._mismatch(order, f"slot {order.slot} does not hold the frame that was announced")
-        inspection = self._inspector.inspect(imaging.Frame(pixels, order.frame.pixel_format))
+        inspector = self._early if order.early_reject else self._inspector
+        frame = imaging.Frame(pixels, order.frame.pixel_format)
+        inspection = inspector.inspect(frame, until=order.until_ns / 1e9)
         self._inspected += 1
         if not ring.holds(grant, order.frame):
             return self._mismatch(order, f"slot {order.slot} was overwritten while it was inspected")
@@ -158,6 +161,7 @@ class Worker:
             score_normalized=None,
             regions=(),
             regions_left_out=0,
+            complete=False,
             bundle=self._inspector.digest,
             artefact=self._inspector.artefact.name,
             preprocess_ms=0.0,
@@ -192,6 +196,7 @@ def as_result(job: int, inspection: Inspection) -> Result:
         score_normalized=inspection.score_normalized,
         regions=listed,
         regions_left_out=max(0, len(inspection.regions) - _LISTED),
+        complete=inspection.complete,
         bundle=inspection.bundle,
         artefact=inspection.artefact,
         preprocess_ms=times.preprocess,

@@ -21,9 +21,11 @@ RUN_KEYS = {
     "threshold",
     "score_normalized",
     "regions",
+    "complete",
     "bundle",
     "artefact",
     "timings_ms",
+    "stages_ms",
 }
 EVALUATE_KEYS = {
     "method",

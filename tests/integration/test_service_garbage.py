@@ -253,7 +253,7 @@ def test_a_result_from_a_stranger_decides_nothing(bench: Wires, line: Line) -> N
     times = {"preprocess_ms": 0.0, "infer_ms": 0.0, "postprocess_ms": 0.0}
     for job in range(1, 200):
         result = Result(
-            job=(epoch << 40) + job, verdict=Verdict.ACCEPT, detail="", regions=(), regions_left_out=0, bundle="x",
+            job=(epoch << 40) + job, verdict=Verdict.ACCEPT, detail="", regions=(), regions_left_out=0, complete=True, bundle="x",
             artefact="x", **blank, **times,
         )  # fmt: skip
         intruder.say(result)

@@ -46,14 +46,34 @@ def test_cutting_and_pasting_gives_every_cell_back_in_its_place(plan: TilePlan) 
 def test_a_tile_is_a_window_of_the_plane_mirrored_at_its_borders(plan: TilePlan) -> None:
     pixels = pixels_of(plan, channels=3)
     out = np.empty((plan.input.height, plan.input.width, 3), np.uint8)
-    last = plan.count - 1
-    plan.cut(pixels, last, out)
-    top = last // plan.columns * plan.core.height - plan.halo
-    left = last % plan.columns * plan.core.width - plan.halo
     mirror = cv2.BORDER_REFLECT_101
-    rows = [cv2.borderInterpolate(top + y, plan.plane.height, mirror) for y in range(plan.input.height)]
-    columns = [cv2.borderInterpolate(left + x, plan.plane.width, mirror) for x in range(plan.input.width)]
-    assert np.array_equal(out, pixels[np.ix_(rows, columns)])
+    for tile in range(plan.count):
+        out.fill(255)
+        plan.cut(pixels, tile, out)
+        top = tile // plan.columns * plan.core.height - plan.halo
+        left = tile % plan.columns * plan.core.width - plan.halo
+        rows = [cv2.borderInterpolate(top + y, plan.plane.height, mirror) for y in range(plan.input.height)]
+        columns = [cv2.borderInterpolate(left + x, plan.plane.width, mirror) for x in range(plan.input.width)]
+        assert np.array_equal(out, pixels[np.ix_(rows, columns)])
+
+
+@few
+@given(plans(), st.sampled_from([np.uint8, np.uint16]), st.sampled_from([1, 3]))
+def test_a_tile_is_cut_alike_from_a_view_of_a_larger_frame_and_of_swapped_channels(
+    plan: TilePlan, dtype: type[np.uint8 | np.uint16], channels: int
+) -> None:
+    frame = scramble(plan.plane.height + 5, plan.plane.width + 7, channels, dtype)
+    view = frame[2 : 2 + plan.plane.height, 3 : 3 + plan.plane.width, ::-1]
+    view.flags.writeable = False
+    batch = np.zeros((2, plan.input.height, plan.input.width, channels), dtype)
+    for tile in range(plan.count):
+        plan.cut(view, tile, batch[1])
+        top = tile // plan.columns * plan.core.height - plan.halo
+        left = tile % plan.columns * plan.core.width - plan.halo
+        rows = reflect(np.arange(top, top + plan.input.height), plan.plane.height)
+        columns = reflect(np.arange(left, left + plan.input.width), plan.plane.width)
+        assert np.array_equal(batch[1], view[np.ix_(rows, columns)])
+    assert not batch[0].any()
 
 
 @few

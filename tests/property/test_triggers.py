@@ -41,6 +41,7 @@ def result(verdict: Verdict) -> Result:
         score_normalized=50.0,
         regions=(),
         regions_left_out=0,
+        complete=True,
         bundle="b" * 64,
         artefact="f32",
         preprocess_ms=1.0,

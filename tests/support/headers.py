@@ -66,6 +66,7 @@ _SCORED: dict[str, Any] = {
     "score_normalized": 150.0,
     "regions": (_REGION,),
     "regions_left_out": 0,
+    "complete": True,
     "bundle": _DIGEST,
     "artefact": "onnx-f32",
 }
@@ -129,6 +130,15 @@ EXAMPLES: tuple[m.Header, ...] = (
         product="flange",
         inspected=5,
     ),
-    m.Inspect(job=3, path="/run/takt/frames/top-7-1.ring", slot=0, slot_bytes=8192, generation=1, frame=FRAME),
+    m.Inspect(
+        job=3,
+        path="/run/takt/frames/top-7-1.ring",
+        slot=0,
+        slot_bytes=8192,
+        generation=1,
+        frame=FRAME,
+        until_ns=81_000_000_000,
+        early_reject=False,
+    ),
     m.Result(job=3, **_SCORED, preprocess_ms=2.0, infer_ms=30.25, postprocess_ms=4.0),
 )

@@ -50,6 +50,7 @@ def answer(
         score_normalized=50.0 if clean else None,
         regions=(ListedRegion(name="all", x=1, y=2, width=3, height=4, area_px=9, peak=0.75),) if clean else (),
         regions_left_out=0,
+        complete=True,
         bundle="b" * 64,
         artefact="onnx-f32",
         deadline_ms=accepted.deadline_ms,

@@ -59,6 +59,7 @@ def make_answer(trigger: Trigger, client: str, verdict: Verdict = Verdict.ACCEPT
         score_normalized=50.0,
         regions=(),
         regions_left_out=0,
+        complete=True,
         bundle="d" * 64,
         artefact="openvino-f32",
         deadline_ms=trigger.deadline_ms or 400,

@@ -23,6 +23,7 @@ from edge_runtime.bundle.manifest import (
 )
 from edge_runtime.engines import Engine, EngineName, GraphOutput, Precision
 from edge_runtime.errors import EngineError
+from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
 from edge_runtime.imaging.frames import PixelFormat, Size
 from edge_runtime.imaging.resize import RESIZE_VERSION
@@ -249,9 +250,10 @@ def make_inspector(
     engine: Engine | None = None,
     thresholds: RegionThresholds | dict[str, RegionThresholds] | None = None,
     valid_areas: dict[str, NDArray[np.bool_]] | None = None,
+    backgrounds: dict[str, Background] | None = None,
 ) -> Inspector:
     """An inspector over a toy engine, with one set of thresholds for all regions or one for each."""
-    scorer = Scorer(recipe, engine or BrightnessEngine(recipe), valid_areas=valid_areas or {})
+    scorer = Scorer(recipe, engine or BrightnessEngine(recipe), valid_areas=valid_areas or {}, backgrounds=backgrounds)
     if not isinstance(thresholds, dict):
         names = [region.name for region in recipe.geometry.regions]
         thresholds = dict.fromkeys(names, thresholds or make_thresholds())

@@ -1,6 +1,6 @@
 """The inspector: every frame gets one answer, and nothing that went wrong is an ACCEPT."""
 
-from dataclasses import astuple, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -49,7 +49,9 @@ def assert_error(inspection: Inspection, reason: Reason, detail: str) -> None:
     assert inspection.regions == ()
     assert inspection.scored is None
     assert inspection.bundle == DIGEST
-    assert min(astuple(inspection.timings_ms)) >= 0
+    times = asdict(inspection.timings_ms)
+    assert min(*times.pop("stages").values(), *times.values()) >= 0
+    assert not inspection.complete or reason is Reason.NOT_FINITE
 
 
 def test_a_good_frame_is_accepted_with_its_score_and_nothing_listed() -> None:

@@ -161,12 +161,15 @@ def test_a_single_sick_cell_makes_the_score_nan_by_every_rule(rule: ImageScoreRu
     assert np.isnan(scored.image_score)
 
 
-def test_a_sick_cell_outside_the_valid_area_makes_the_score_nan_too() -> None:
+@pytest.mark.parametrize(("spot", "seen"), [((20, 10), True), ((60, 40), False)])
+def test_a_sick_cell_outside_the_valid_area_makes_the_score_nan_where_its_tile_counts(
+    spot: tuple[int, int], *, seen: bool
+) -> None:
     recipe = make_recipe(regions=(make_region("cap", (0, 0, 64, 48), valid_area="area"),))
     area = np.zeros((48, 64), np.bool_)
     area[:8, :8] = True
-    scored = scorer(recipe, SickEngine(recipe), area=area).score(spotted(Size(64, 48), (60, 40), value=255))
-    assert np.isnan(scored.regions[0].image_score)
+    scored = scorer(recipe, SickEngine(recipe), area=area).score(spotted(Size(64, 48), spot, value=255))
+    assert np.isnan(scored.regions[0].image_score) == seen  # a tile that no valid pixel depends on is not run
 
 
 def test_a_graph_rule_without_a_score_from_the_graph_is_never_a_number() -> None:

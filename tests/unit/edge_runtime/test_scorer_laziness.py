@@ -5,12 +5,12 @@ import pytest
 from numpy.typing import NDArray
 from support.toys import SickEngine, make_inspector, make_recipe, make_region, make_thresholds
 
-from edge_runtime import scorer as scorer_module
 from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.decision import Verdict
 from edge_runtime.imaging.frames import Frame, PixelFormat
-from edge_runtime.imaging.maps import Map, upsample
-from edge_runtime.scorer import RegionScore
+from edge_runtime.imaging.maps import Map
+from edge_runtime.imaging.smoothed import PlaneMap
+from edge_runtime.scorer import RegionScore, StageClock
 
 DARK, BRIGHT = 40, 250
 HALVES = (make_region("left", (0, 0, 32, 48)), make_region("right", (32, 0, 64, 48)))
@@ -18,14 +18,15 @@ HALVES = (make_region("left", (0, 0, 32, 48)), make_region("right", (32, 0, 64, 
 
 @pytest.fixture
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[Map]:
-    """Every map that the scorer upsamples, by the grid that it is made of."""
+    """Every block of a map that is made, by the grid that it is made of."""
     grids: list[Map] = []
+    block = PlaneMap.block
 
-    def counted(grid: Map, **settings: object) -> Map:
+    def counted(self: PlaneMap, grid: Map, number: int, clock: StageClock) -> Map:
         grids.append(grid)
-        return upsample(grid, **settings)
+        return block(self, grid, number, clock)
 
-    monkeypatch.setattr(scorer_module, "upsample", counted)
+    monkeypatch.setattr(PlaneMap, "block", counted)
     return grids
 
 
@@ -58,7 +59,7 @@ def test_without_a_pixel_threshold_a_rejected_frame_computes_no_map(computed: li
     assert computed == []
 
 
-def test_a_rejected_frame_computes_the_map_of_the_region_that_lists_something_and_keeps_it(
+def test_a_rejected_frame_computes_the_blocks_where_something_is_listed_and_keeps_the_map_that_is_asked_for(
     computed: list[Map],
 ) -> None:
     inspector = make_inspector(make_recipe(regions=HALVES))
@@ -70,7 +71,7 @@ def test_a_rejected_frame_computes_the_map_of_the_region_that_lists_something_an
     frame_map = inspector.frame_map(inspection)
     inspector.defect_mask(inspection)
     inspector.overlay(Frame(pixels, PixelFormat.MONO8), inspection)
-    assert len(computed) == 2  # the other half, for the pictures
+    assert len(computed) == 3  # both halves, for the pictures
     assert np.array_equal(frame_map[:, 32:], inspector.scorer.plane_map("right", right.grid))
     assert right.plane_map is right.plane_map
 
@@ -85,12 +86,13 @@ def test_the_maps_of_a_good_frame_are_there_for_who_asks_later(computed: list[Ma
     assert np.array_equal(frame_map, inspector.scorer.plane_map("all", first.scored.regions[0].grid))
 
 
-def test_a_score_of_the_smoothed_map_computes_it_once(computed: list[Map]) -> None:
-    inspector = make_inspector(make_recipe(sigma=2.0, rule=ImageScoreRule.MAX_SMOOTHED))
+def test_a_score_of_the_smoothed_map_computes_the_block_that_holds_it(computed: list[Map]) -> None:
+    inspector = make_inspector(
+        make_recipe(sigma=2.0, rule=ImageScoreRule.MAX_SMOOTHED), thresholds=make_thresholds(pixel=None)
+    )
     inspection = inspector.inspect(picture((20, 20)))
-    assert inspection.score == inspection.scored.regions[0].plane_map.max()
-    inspector.frame_map(inspection)
     assert len(computed) == 1
+    assert inspection.score == inspection.scored.regions[0].plane_map.max()
 
 
 def test_what_is_bright_far_outside_the_valid_area_computes_no_map_and_what_is_near_does(computed: list[Map]) -> None:

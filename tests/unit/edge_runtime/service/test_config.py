@@ -26,6 +26,7 @@ def test_a_short_file_gets_its_defaults_and_paths_count_from_its_folder(tmp_path
     assert camera.bundle == tmp_path / "part.takt"
     assert camera.source == f"folder:{tmp_path / 'images'}"
     assert (camera.trigger, camera.deadline_ms, camera.slots, camera.pairing_ms) == (TriggerMode.SOFTWARE, 1000, 4, 200)
+    assert not camera.early_reject
     assert (config.workers, config.threads, config.journal_days, config.hang_ms) == (1, None, 30, 10_000)
     assert config.endpoints.triggers == "tcp://127.0.0.1:5600"
 
@@ -40,6 +41,13 @@ def test_the_format_of_a_folders_files_is_stated_as_data_sheets_write_it(tmp_pat
     file.write_text(text.replace("folder:x", "usb:0"), encoding="utf-8")
     with pytest.raises(ConfigError, match=r"camera\.toml: .*pixel_format mono10 with source usb"):
         read_camera(file)
+
+
+def test_a_camera_may_reject_early_and_says_so_with_a_boolean_only(tmp_path: Path) -> None:
+    (camera,) = read_line(line(tmp_path, TOP + CAMERA + "early_reject = true\n")).camera
+    assert camera.early_reject
+    with pytest.raises(ConfigError, match="early_reject"):
+        read_line(line(tmp_path, TOP + CAMERA + 'early_reject = "yes"\n'))
 
 
 def test_absolute_paths_stay_and_urls_are_no_paths(tmp_path: Path) -> None:

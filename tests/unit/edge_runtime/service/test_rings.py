@@ -68,7 +68,8 @@ def test_a_slot_that_does_not_hold_what_was_announced_is_free_again(bench: Bench
 
 def test_the_order_to_a_worker_names_the_slot_and_its_generation(bench: Bench) -> None:
     held = bench.written()
-    order = held.inspect(7)
+    order = held.inspect(7, until_ns=5, early_reject=True)
+    assert (order.until_ns, order.early_reject) == (5, True)
     assert (order.job, order.path, order.slot, order.generation) == (7, str(bench.slots.ring.path), 0, 100)
     assert (order.slot_bytes, order.frame) == (bench.slots.spec.slot_bytes, FRAME)
 

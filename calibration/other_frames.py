@@ -2,7 +2,7 @@
 
 import logging
 
-from edge_runtime.bundle.manifest import CropSpec, Manifest, RegionSpec, SizeSpec
+from edge_runtime.bundle.manifest import ArtefactSpec, CropSpec, Manifest, RegionSpec, SizeSpec
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Size
 
@@ -37,7 +37,14 @@ def on_frames_of(manifest: Manifest, frame: Size) -> Manifest:
     renewed = region.model_copy(update={"crop": crop, "plane": SizeSpec(width=width, height=height)})
     geometry = manifest.geometry.model_copy(update={"frame": size, "regions": (renewed,)})
     policy = manifest.map_policy.model_copy(update={"background": None})
-    return manifest.model_copy(update={"geometry": geometry, "map_policy": policy})
+    artefacts = tuple(_without_order(spec) for spec in manifest.artefacts)
+    return manifest.model_copy(update={"geometry": geometry, "map_policy": policy, "artefacts": artefacts})
+
+
+def _without_order(spec: ArtefactSpec) -> ArtefactSpec:
+    """The plan has other tiles now: calibration puts them in order."""
+    thresholds = {name: found.model_copy(update={"tile_order": ()}) for name, found in spec.thresholds.items()}
+    return spec.model_copy(update={"thresholds": thresholds})
 
 
 def _only_region(manifest: Manifest) -> RegionSpec:

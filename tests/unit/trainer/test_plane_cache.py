@@ -214,14 +214,14 @@ def test_an_image_that_is_in_the_cache_is_not_read_again(tmp_path: Path) -> None
     regions = (make_region("left", (0, 0, 16, 32)), make_region("right", (16, 0, 48, 32), plane=Size(16, 16)))
     fresh = cut(make_planes(FRAME, CORE, regions=regions), sample)
     cache = PlaneCache(tmp_path / "cache")
-    facts = look(sample, cache)
+    facts = look(sample, None, cache)
     cut(make_planes(FRAME, CORE, regions=regions, cache=cache), sample)
     sample.path.unlink()
 
     found = cut(make_planes(FRAME, CORE, regions=regions, cache=PlaneCache(tmp_path / "cache")), sample)
 
     assert [np.array_equal(*both) for both in zip(found, fresh, strict=True)] == [True, True]
-    assert look(sample, cache) == facts
+    assert look(sample, None, cache) == facts
     assert (facts.size, facts.lowest, facts.highest) == (FRAME, frame().min(), frame().max())
 
 
@@ -254,7 +254,7 @@ def test_an_image_that_changes_while_a_build_runs_is_kept_under_no_digest(tmp_pa
     before = write_frame(tmp_path / "a.png", frame(0))
     cache = PlaneCache(tmp_path / "cache")
     write_frame(tmp_path / "a.png", frame(1))
-    look(before, cache)
+    look(before, None, cache)
     cut(make_planes(FRAME, CORE, cache=cache), before)
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -11,8 +11,8 @@ from calibration.samples import DataSet, Label, Sample
 from calibration.sealing import REPORT, Sealed, recipe_fields, report_member, warn_of_no_guarantee
 from calibration.thresholds import dump_scores, region_thresholds, score_samples
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.load import load, open_artefact, read_valid_areas
-from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, RegionThresholds
+from edge_runtime.bundle.load import load, open_scorer
+from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole, Manifest, RegionThresholds
 from edge_runtime.bundle.store import MANIFEST, SIGNATURE, check_writable, write
 from edge_runtime.engines import Precision
 from edge_runtime.errors import DataError
@@ -44,11 +44,7 @@ def calibrate(
     with Archive(path) as archive:
         members = {name: archive.read(name) for name in sorted(archive.names - {MANIFEST, SIGNATURE, REPORT})}
         scorers = {
-            spec.name: Scorer(
-                manifest,
-                open_artefact(archive, manifest, spec, threads=threads, cache_dir=None),
-                valid_areas=read_valid_areas(archive, manifest),
-            )
+            spec.name: open_scorer(archive, manifest, spec, GraphRole.TILE, threads=threads)
             for spec in manifest.artefacts
         }
     sets = {name: score_samples(scorer, samples, f"calibrate {name}") for name, scorer in scorers.items()}
@@ -113,15 +109,14 @@ def _specifications(
     for spec in manifest.artefacts:
         own = thresholds[spec.name]
         is_f32 = spec.precision is Precision.F32
-        parity = recount(
-            spec.parity,
-            spec.name,
-            pairs[spec.name],
-            own,
-            own if is_f32 else thresholds[f32],
-            None if is_f32 else pairs[f32],
-        )
-        specs.append(spec.model_copy(update={"thresholds": own, "parity": parity}))
+        held_against = (own, own if is_f32 else thresholds[f32], None if is_f32 else pairs[f32])
+        parity = recount(spec.parity, spec.name, pairs[spec.name], *held_against)
+        frame = spec.frame
+        if frame is not None:
+            scores = load_parity(members[frame.parity_scores], frame.parity_scores)
+            counted = recount(frame.parity, f"{spec.name}, frame graph", scores, *held_against)
+            frame = frame.model_copy(update={"parity": counted})
+        specs.append(spec.model_copy(update={"thresholds": own, "parity": parity, "frame": frame}))
     return tuple(specs)
 
 

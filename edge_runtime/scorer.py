@@ -59,6 +59,7 @@ class _Inspected:
 
     region: Region
     plan: TilePlan
+    first: int  # number of its first tile: those of all regions are counted on
     valid_plane: NDArray[np.bool_] | None
     valid_grid: NDArray[np.bool_] | None
     contributing: NDArray[np.bool_] | None  # cells that a valid pixel of the smoothed map depends on; None for all
@@ -88,7 +89,11 @@ class Scorer:
         self.recipe = recipe
         self.engine = engine
         self.valid_areas = valid_areas
-        self._inspected = {spec.name: _lay_out(recipe, spec, valid_areas) for spec in recipe.geometry.regions}
+        self._inspected: dict[str, _Inspected] = {}
+        first = 0
+        for spec in recipe.geometry.regions:
+            self._inspected[spec.name] = _lay_out(recipe, spec, valid_areas, first)
+            first += self._inspected[spec.name].plan.count
 
     def score(self, frame: Frame) -> FrameScore:
         """Score one frame.
@@ -163,7 +168,7 @@ class Scorer:
             tiles = range(start, min(start + tiling.batch, plan.count))
             for slot, tile in enumerate(tiles):  # unused slots keep old tiles: a score is independent of its batch
                 plan.cut(plane, tile, buffer[slot])
-                self.engine.tile_index[slot] = tile
+                self.engine.tile_index[slot] = inspected.first + tile
             clock.lap("preprocess")
             output = self.engine.run()
             clock.lap("infer")
@@ -225,13 +230,13 @@ def make_plan(recipe: Recipe, spec: RegionSpec) -> TilePlan:
     return TilePlan(plane=spec.plane.size, core=tiling.core.size, halo=tiling.halo, stride=tiling.stride)
 
 
-def _lay_out(recipe: Recipe, spec: RegionSpec, valid_areas: Mapping[str, NDArray[np.bool_]]) -> _Inspected:
+def _lay_out(recipe: Recipe, spec: RegionSpec, valid_areas: Mapping[str, NDArray[np.bool_]], first: int) -> _Inspected:
     made = make_region(spec, recipe.geometry.frame.size, valid_areas)
     plan = make_plan(recipe, spec)
     valid = made.valid_on_plane()
     tiling, sigma = recipe.tiling, recipe.map_policy.sigma
     behind = None if valid is None else contributing(valid, stride=plan.stride, offset=tiling.offset, sigma=sigma)
-    return _Inspected(made, plan, valid, made.valid_on_grid(plan.stride), behind)
+    return _Inspected(made, plan, first, valid, made.valid_on_grid(plan.stride), behind)
 
 
 def _peak(values: Map, valid: NDArray[np.bool_] | None) -> float:

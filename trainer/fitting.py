@@ -21,14 +21,18 @@ from calibration.references import reference_frames
 from calibration.samples import DataSet, Label, Sample, shuffled
 from edge_runtime.bundle.manifest import (
     DraftManifest,
+    GraphSpec,
     ImageScoreRule,
     Recipe,
     ReferenceSpec,
+    SizeSpec,
+    no_frame_graph,
 )
 from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, write
 from edge_runtime.bundle.training import TRAINING, TrainingRecord, dump_training
 from edge_runtime.errors import ConfigError
 from edge_runtime.scorer import Scorer
+from edge_runtime.scorer import make_plan as make_plan_of
 from trainer.checkpoint import batch_of
 from trainer.config import AUTO, BuildConfig
 from trainer.data.splits import Splits
@@ -36,9 +40,10 @@ from trainer.data.textures import find_pictures
 from trainer.data.tiles import FrameTiles
 from trainer.devices import check_memory, largest_batch, peak_memory_mb
 from trainer.export import to_onnx
+from trainer.halo import EXACT, candidates, fitted_error, looked_at, probe, reach_of, smallest_exact
 from trainer.models.method import FitData, FitSettings
 from trainer.models.registry import find_method
-from trainer.needs import check_graph, told
+from trainer.needs import Smaller, check_graph, told
 from trainer.plan import Plan, check_flags, make_plan, valid_areas
 from trainer.processes import Processes
 from trainer.torch_engine import TorchEngine
@@ -103,11 +108,15 @@ def fit(
         textures=None if config.textures is None else Path(config.textures),
         processes=processes,
     )
-    graph = check_graph(plan.method, plan.features, _data(plan, areas, 1), settings)  # before a batch is tried out
+    smaller = _smaller(plan, areas)
+    graphs = 2 if config.frame_graph else 1
+    graph = check_graph(  # before a batch is tried out
+        plan.method, plan.features, _data(plan, areas, 1), settings, graphs=graphs, smaller=smaller
+    )
     plan, batch = _with_batch(plan, areas, settings)
     data = _data(plan, areas, batch)
-    memory = check_memory(plan.method, plan.features, data, settings)
-    _LOG.info("%s", told(plan.method, memory=memory, graph=graph))
+    memory = check_memory(plan.method, plan.features, data, settings, smaller=smaller)
+    _LOG.info("%s", told(plan.method, memory=memory, graph=graph, graphs=graphs))
     module = _fitted(plan, data, settings)
     processes.leave()
     if not processes.leads:
@@ -126,6 +135,7 @@ _NOT_OF_A_FIT = {
     "device",
     "workers",
     "fit_memory_mb",
+    "frame_graph",
 }
 
 
@@ -164,6 +174,23 @@ def _data(plan: Plan, areas: dict[str, NDArray[np.bool_]], batch: int, images: i
     )
 
 
+def _smaller(plan: Plan, areas: dict[str, NDArray[np.bool_]]) -> Smaller | None:
+    """The tiles at a share of the scale, where their number decides on memory; None elsewhere."""
+    if not plan.recipe.tiling.position_bound or plan.config.tile is None:
+        return None
+
+    def data(share: float) -> FitData:
+        geometry = plan.recipe.geometry
+        regions = []
+        for region in geometry.regions:
+            width, height = (max(1, round(share * side)) for side in region.plane.size)
+            regions.append(region.model_copy(update={"plane": SizeSpec(width=width, height=height)}))
+        geometry = geometry.model_copy(update={"regions": tuple(regions)})
+        return _data(replace(plan, recipe=plan.recipe.model_copy(update={"geometry": geometry})), areas, 1)
+
+    return Smaller(scale=plan.config.scale or 1.0, data=data)
+
+
 def _with_batch(plan: Plan, areas: dict[str, NDArray[np.bool_]], settings: FitSettings) -> tuple[Plan, int]:
     """Decide on `--batch auto`, and record what was decided: built again from the record, the bundle is the same."""
     if plan.config.batch != AUTO:
@@ -195,27 +222,72 @@ def _fitted(plan: Plan, data: FitData, settings: FitSettings) -> nn.Module:
 
 def _write(plan: Plan, fitted: _Fitted, areas: dict[str, NDArray[np.bool_]], out: Path) -> None:
     module, training = fitted.module, fitted.training
+    recipe = _with_seam(plan, module)
     has_image_score = plan.method.image_score is ImageScoreRule.GRAPH
-    shape = plan.recipe.graph_shape(image_score=has_image_score)
-    scorer = Scorer(plan.recipe, TorchEngine(module, shape, plan.device), valid_areas=areas)
-    references, maps = _references(plan.recipe, scorer, _reference_samples(plan.splits, plan.config.seed))
+    shape = recipe.graph_shape(image_score=has_image_score)
+    scorer = Scorer(recipe, TorchEngine(module, shape, plan.device), valid_areas=areas)
+    references, maps = _references(recipe, scorer, _reference_samples(plan.splits, plan.config.seed))
     provenance = plan.recipe.provenance.model_copy(
         update={"fit_seconds": fitted.seconds, "peak_memory_mb": peak_memory_mb(plan.device)}
     )
-    members = plan.members | maps | {"graphs/tile.onnx": to_onnx(module, shape)}
+    members = plan.members | maps
+    graphs = _graphs(plan, recipe)
+    for graph in graphs:
+        shape = recipe.seen_by(graph).graph_shape(image_score=has_image_score)
+        members[graph.files[0]] = to_onnx(module, shape)
     if training is not None:
         members[TRAINING] = dump_training(training)
-    fields = {name: getattr(plan.recipe, name) for name in Recipe.model_fields} | {"provenance": provenance}
+    fields = {name: getattr(recipe, name) for name in Recipe.model_fields} | {"provenance": provenance}
     draft = DraftManifest(
         format_version=1,
         **fields,
-        graph="graphs/tile.onnx",
+        graphs=graphs,
         has_image_score=has_image_score,
         references=references,
         sealable=not plan.features.origin.random,
         members={},
     )
     write(out, draft, members, DRAFT)
+
+
+def _with_seam(plan: Plan, module: nn.Module) -> Recipe:
+    """The recipe with what was measured of its halo on the fitted module; said where tiles leave seams."""
+    recipe, stride = plan.recipe, plan.features.input_stride
+    tiling = recipe.tiling
+    if all(make_plan_of(recipe, region).count == 1 for region in recipe.geometry.regions):
+        return recipe
+    module = module.to(plan.device).eval()
+    core = tiling.core.size
+    halos = sorted({*candidates(core, stride), tiling.halo})
+    taken = probe(
+        recipe.geometry,
+        [sample.path for sample in plan.splits.fit],
+        core=core if tiling.position_bound else looked_at(core, stride),
+        reach=reach_of(halos, stride),
+        stride=tiling.stride,
+        device=plan.device,
+    )
+    error = fitted_error(module, taken, position_bound=tiling.position_bound)
+    found = error(tiling.halo)
+    if found > EXACT:
+        wider = [halo for halo in halos if halo > tiling.halo]
+        exact = smallest_exact(error, wider) if wider else None
+        better = f"--halo {exact} would be exact" if exact is not None else f"no halo up to {halos[-1]} is exact"
+        _LOG.warning("seam error %.2g %% of the map's range at halo %d; %s", 100 * found, tiling.halo, better)
+    kind = "exact" if found <= EXACT else "approximate"
+    return recipe.model_copy(update={"tiling": tiling.model_copy(update={"halo_kind": kind, "seam_error": found})})
+
+
+def _graphs(plan: Plan, recipe: Recipe) -> tuple[GraphSpec, ...]:
+    """What is to be exported; the frame graph is left out, and that is said, where it could not share thresholds."""
+    graphs = [recipe.tile_graph(("graphs/tile.onnx",))]
+    if plan.config.frame_graph:
+        why = no_frame_graph(recipe)
+        if why is None:
+            graphs.append(recipe.frame_graph(plan.features.input_stride, ("graphs/frame.onnx",)))
+        else:
+            _LOG.warning("--frame-graph: there will be none: %s", why)
+    return tuple(graphs)
 
 
 def _references(

@@ -303,18 +303,20 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_an_engine_error(
 
 @pytest.mark.parametrize("files", [[], [XML], [XML, BIN, BIN], [BIN, XML]], ids=repr)
 def test_an_openvino_artefact_of_other_files_is_an_engine_error(reseal: Reseal, files: list[str]) -> None:
-    refused(reseal(lambda m: m["artefacts"][0].update(files=files)), EngineError, DIGESTED)
+    refused(reseal(lambda m: m["artefacts"][0]["graphs"][0].update(files=files)), EngineError, DIGESTED)
 
 
 @pytest.mark.parametrize("files", [[], [XML, BIN], [XML]], ids=repr)
 def test_an_onnx_artefact_of_other_files_is_an_engine_error(reseal: Reseal, files: list[str]) -> None:
-    path = reseal(lambda m: m["artefacts"][1].update(files=files))
+    path = reseal(lambda m: m["artefacts"][1]["graphs"][0].update(files=files))
     refused(path, EngineError, DIGESTED, artefact="onnxruntime-f32")
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "gone.xml", "../up", ""])
 def test_a_graph_file_that_no_digest_vouches_for_is_a_manifest_error(reseal: Reseal, name: str) -> None:
-    message = refused(reseal(lambda m: m["artefacts"][0].update(files=[name, BIN])), ManifestError, DIGESTED)
+    message = refused(
+        reseal(lambda m: m["artefacts"][0]["graphs"][0].update(files=[name, BIN])), ManifestError, DIGESTED
+    )
     assert "no sealed members" in message
 
 

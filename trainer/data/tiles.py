@@ -22,7 +22,7 @@ from trainer.models.method import TileBatch
 
 _CACHE_BYTES = 1 << 30  # of planes that are trained on again and again
 
-_Tile: TypeAlias = tuple[Pixels, NDArray[np.bool_]]
+_Tile: TypeAlias = tuple[Pixels, NDArray[np.bool_], int]
 
 
 class FrameTiles:
@@ -76,6 +76,17 @@ class FrameTiles:
         return plan.input.height // plan.stride, plan.input.width // plan.stride
 
     @property
+    def places(self) -> int:
+        """How many tiles the plans of all regions have; those of which no cell counts are among them."""
+        return sum(plan.count for _, plan in self._regions)
+
+    @property
+    def margin(self) -> int:
+        """Cells of the halo on each side of a tile's grid."""
+        plan = self._regions[0][1]
+        return plan.halo // plan.stride
+
+    @property
     def whole(self) -> bool:
         """Whether every tile is a whole plane and shows nothing beyond it."""
         return all(plan.halo == 0 and plan.core == region.plane for region, plan in self._regions)
@@ -104,17 +115,23 @@ class FrameTiles:
 
     def _tiles(self, paths: Sequence[Path], *, keep: bool) -> Iterator[_Tile]:
         for planes in self._read_ahead(paths, keep=keep):
+            first = 0
             for (_, plan), masks, plane in zip(self._regions, self._kept, planes, strict=True):
                 for tile, mask in masks.items():
                     cut = np.empty((plan.input.height, plan.input.width, plane.shape[2]), dtype=plane.dtype)
                     plan.cut(plane, tile, cut)
-                    yield cut, mask
+                    yield cut, mask, first + tile
+                first += plan.count
 
     def _batches(self, tiles: Iterable[_Tile]) -> Iterator[TileBatch]:
         source = iter(tiles)
         while batch := list(islice(source, self._batch)):
-            stacked = torch.from_numpy(np.stack([tile for tile, _ in batch])).to(self._device)
-            yield TileBatch(stacked, torch.from_numpy(np.stack([mask for _, mask in batch])).to(self._device))
+            cuts, masks, indices = zip(*batch, strict=True)
+            yield TileBatch(
+                torch.from_numpy(np.stack(cuts)).to(self._device),
+                torch.from_numpy(np.stack(masks)).to(self._device),
+                torch.tensor(indices, dtype=torch.int32, device=self._device),
+            )
 
     def _read_ahead(self, paths: Sequence[Path], *, keep: bool) -> Iterator[tuple[Pixels, ...]]:
         """The planes of each frame, in order; kept for the next time where that was asked for and there is room."""

@@ -27,6 +27,7 @@ from trainer.models.frozen import (
     training_bytes,
 )
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
+from trainer.models.seen import Stacked
 from trainer.training import Schedule
 
 STEPS_OF_FLOW = 8
@@ -106,10 +107,23 @@ class FastFlowMethod:
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "steps", "learning_rate"})
     validation: float = 0.1
     note: str = ""
+    no_frame_graph: str = ""
 
     def features(self, wanted: FeatureRequest) -> Features:
         """The backbone."""
         return backbone_features(wanted, self.layers)
+
+    def seen(self, features: Features) -> nn.Module:
+        """Flows whose last convolutions are drawn and not 0, where they begin."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            flows = make_flows(features.channels)
+            for subnet in flows.modules():
+                if isinstance(subnet, ConvolutionalSubnet):
+                    subnet.layers[-1].reset_parameters()  # type: ignore[operator]  # a convolution
+        unit = [torch.ones(count) for count in features.channels]
+        zero = [torch.zeros(count) for count in features.channels]
+        return Stacked(FastFlow(features, Standardise(zero, unit), flows).to(features.mean.device).eval())
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Cached features, the flows with Adam's averages, and what the backward pass keeps."""

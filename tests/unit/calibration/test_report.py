@@ -28,6 +28,8 @@ from edge_runtime.bundle.manifest import (
     ArtefactSpec,
     CropSpec,
     GeometrySpec,
+    GraphRole,
+    GraphSpec,
     ImageScoreRule,
     MapPolicySpec,
     ParityEvidence,
@@ -81,7 +83,14 @@ def recipe(regions: tuple[RegionSpec, ...], core: int) -> Recipe:
             resize_version=RESIZE_VERSION,
         ),
         tiling=TilingSpec(
-            core=SizeSpec(width=core, height=HEIGHT), halo=0, stride=STRIDE, offset=3.5, batch=1, position_bound=False
+            core=SizeSpec(width=core, height=HEIGHT),
+            halo=0,
+            stride=STRIDE,
+            offset=3.5,
+            batch=1,
+            position_bound=False,
+            halo_kind="exact",
+            seam_error=0.0,
         ),
         map_policy=MapPolicySpec(
             upsampling="bilinear", sigma=0.0, smallest_region_px=1, image_score=ImageScoreRule.MAX_RAW
@@ -128,7 +137,8 @@ def inspector(*names: str, guarantee: str = CONFORMAL, review: float | None = RE
         name="openvino-f32",
         engine=EngineName.OPENVINO,
         precision=Precision.F32,
-        files=("graph.xml", "graph.bin"),
+        graphs=(GraphSpec(role=GraphRole.TILE, batch=1, height=HEIGHT, width=WIDTH, files=("graph.xml", "graph.bin")),),
+        frame=None,
         parity=ParityEvidence(
             frames=16,
             kinds={"good": 8, "painted": 8},

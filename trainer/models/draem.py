@@ -87,9 +87,14 @@ class DRAEMMethod:
 
     def seen(self, features: Features) -> nn.Module:
         """Both networks, of few channels: how far they see does not depend on the number."""
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
-            drawn = DRAEM(features, unet.Reconstruction(_DRAWN_WIDTH), unet.Discrimination(_DRAWN_WIDTH))
+            drawn = DRAEM(features, unet.Reconstruction(_DRAWN_WIDTH), unet.Discrimination(_DRAWN_WIDTH)).train()
+            noise = torch.rand(2, 3, 4 * _SMALLEST, 4 * _SMALLEST)
+            for module in drawn.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = None  # after one pass every level has values of one size, as after training
+            drawn.discrimination(noise, drawn.reconstruction(noise))
         return Stacked(drawn.to(features.mean.device).eval())
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:

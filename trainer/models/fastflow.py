@@ -27,7 +27,7 @@ from trainer.models.frozen import (
     training_bytes,
 )
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
-from trainer.models.seen import Stacked
+from trainer.models.seen import joined
 from trainer.training import Schedule
 
 STEPS_OF_FLOW = 8
@@ -94,6 +94,25 @@ class FastFlow(nn.Module):
         return -total / len(layers)
 
 
+class DrawnFlows(nn.Module):
+    """What of the graph looks beyond a cell: the latent of flows that have not learnt anything."""
+
+    def __init__(self, features: Features) -> None:
+        """Draw the flows from a fixed seed."""
+        super().__init__()
+        self.features = features
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.flows = make_flows(features.channels)
+            for subnet in self.flows.modules():
+                if isinstance(subnet, ConvolutionalSubnet):
+                    subnet.layers[-1].reset_parameters()  # type: ignore[operator]  # a convolution
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, sum D_i, h, w)."""
+        return joined([flow([layer])[0][0] for flow, layer in zip(self.flows, self.features(tiles), strict=True)])
+
+
 @dataclass(frozen=True, slots=True)
 class FastFlowMethod:
     """FastFlow as the trainer's registry knows it."""
@@ -115,15 +134,7 @@ class FastFlowMethod:
 
     def seen(self, features: Features) -> nn.Module:
         """Flows whose last convolutions are drawn and not 0, where they begin."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            flows = make_flows(features.channels)
-            for subnet in flows.modules():
-                if isinstance(subnet, ConvolutionalSubnet):
-                    subnet.layers[-1].reset_parameters()  # type: ignore[operator]  # a convolution
-        unit = [torch.ones(count) for count in features.channels]
-        zero = [torch.zeros(count) for count in features.channels]
-        return Stacked(FastFlow(features, Standardise(zero, unit), flows).to(features.mean.device).eval())
+        return DrawnFlows(features).to(features.mean.device).eval()
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Cached features, the flows with Adam's averages, and what the backward pass keeps."""

@@ -274,6 +274,8 @@ def _with_seam(plan: Plan, module: nn.Module) -> Recipe:
         exact = smallest_exact(error, wider) if wider else None
         better = f"--halo {exact} would be exact" if exact is not None else f"no halo up to {halos[-1]} is exact"
         _LOG.warning("seam error %.2g %% of the map's range at halo %d; %s", 100 * found, tiling.halo, better)
+    else:
+        _LOG.info("halo %d is exact: seam error %.1g of the map's range", tiling.halo, found)
     kind = "exact" if found <= EXACT else "approximate"
     return recipe.model_copy(update={"tiling": tiling.model_copy(update={"halo_kind": kind, "seam_error": found})})
 

@@ -222,7 +222,7 @@ class _HaloChoice:
             stride=self.features.grid_stride,
             device=self.features.mean.device,
         )
-        return expected_error(self.method.seen(self.features), taken)
+        return expected_error(self.method.seen(self.features, taken.tiles), taken)
 
 
 def _request(config: BuildConfig, found: FrameSurvey) -> FeatureRequest:

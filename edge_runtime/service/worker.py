@@ -61,6 +61,7 @@ def run_worker(order: dict[str, Any]) -> None:
         "bundle_loaded",
         bundle=bundle.digest,
         product=bundle.manifest.product,
+        graph=bundle.graph.value,
         seconds=round(time.monotonic() - start, 3),
     )
     context = zmq.Context()

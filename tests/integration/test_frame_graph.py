@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.line import Line, serving
 from support.toys import scramble
 
 from edge_runtime import cli
@@ -97,6 +98,21 @@ def test_verify_tests_frame_graphs_too(bundle: Path, capsys: pytest.CaptureFixtu
     said = capsys.readouterr().out
     assert "self-test of openvino-f32, frame graph" in said
     assert "self-test of onnxruntime-f32, frame graph" in said
+
+
+def test_a_station_runs_whole_frames_where_its_file_says_so(bundle: Path, dataset: Path, tmp_path: Path) -> None:
+    camera = {"name": "top", "bundle": str(bundle), "source": f"folder:{dataset / 'test' / 'good'}"}
+    with serving(tmp_path / "line", camera, graph="frame") as line:
+        assert [event["graph"] for event in line.events("bundle_loaded")] == ["frame"]
+
+
+def test_a_station_of_whole_frames_refuses_a_bundle_of_tiles(
+    stub: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    camera = {"name": "top", "bundle": str(stub), "source": f"folder:{dataset / 'test' / 'good'}"}
+    line = Line(tmp_path / "line", camera, graph="frame")
+    assert takt("serve", "--config", line.config, "--check-config") == 2
+    assert "has no frame graph" in capsys.readouterr().err
 
 
 def test_new_thresholds_serve_both_graphs(bundle: Path, dataset: Path, tmp_path: Path) -> None:

@@ -154,7 +154,7 @@ class CSFlowMethod:
             raise ConfigError(message)
         return Features(Pyramid(single.network), layers=single.layers, pixels=single.pixels, origin=single.origin)
 
-    def seen(self, features: Features) -> nn.Module:
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
         """All layers at the first one's grid."""
         return Joined(features)
 

@@ -85,17 +85,16 @@ class DRAEMMethod:
         """The pixels themselves."""
         return PixelFeatures(pixels=wanted.pixels, input_stride=unet.STRIDE)
 
-    def seen(self, features: Features) -> nn.Module:
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:
         """Both networks, of few channels: how far they see does not depend on the number."""
         with torch.random.fork_rng(devices=[]), torch.no_grad():
             torch.manual_seed(0)
             drawn = DRAEM(features, unet.Reconstruction(_DRAWN_WIDTH), unet.Discrimination(_DRAWN_WIDTH)).train()
-            noise = torch.rand(2, 3, 4 * _SMALLEST, 4 * _SMALLEST)
             for module in drawn.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.momentum = None  # after one pass every level has values of one size, as after training
-            drawn.discrimination(noise, drawn.reconstruction(noise))
-        return Stacked(drawn.to(features.mean.device).eval())
+            drawn.to(features.mean.device)(tiles[:1])
+        return Stacked(drawn.eval())
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Weights, slopes and moments, and what a step over one batch keeps for the way back."""

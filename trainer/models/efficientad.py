@@ -131,7 +131,7 @@ class EfficientADMethod:
         """The teacher."""
         return pdn.load_teacher(wanted.teacher, self.size, wanted.pixels)
 
-    def seen(self, features: Features) -> nn.Module:
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
         """The teacher; the student sees as far."""
         return Joined(features)
 

@@ -97,10 +97,14 @@ class FastFlow(nn.Module):
 class DrawnFlows(nn.Module):
     """What of the graph looks beyond a cell: the latent of flows that have not learnt anything."""
 
-    def __init__(self, features: Features) -> None:
-        """Draw the flows from a fixed seed."""
+    def __init__(self, features: Features, tiles: Tensor) -> None:
+        """Draw the flows from a fixed seed; the first of the tiles gives mean and deviation of the features."""
         super().__init__()
         self.features = features
+        with torch.no_grad():
+            maps = features(tiles[:1])
+        means = [layer.mean(dim=(0, 2, 3)) for layer in maps]
+        self.standard = Standardise(means, [layer.std(dim=(0, 2, 3)) for layer in maps])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             self.flows = make_flows(features.channels)
@@ -110,7 +114,8 @@ class DrawnFlows(nn.Module):
 
     def forward(self, tiles: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, sum D_i, h, w)."""
-        return joined([flow([layer])[0][0] for flow, layer in zip(self.flows, self.features(tiles), strict=True)])
+        layers = self.standard(self.features(tiles))
+        return joined([flow([layer])[0][0] for flow, layer in zip(self.flows, layers, strict=True)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +137,9 @@ class FastFlowMethod:
         """The backbone."""
         return backbone_features(wanted, self.layers)
 
-    def seen(self, features: Features) -> nn.Module:
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:
         """Flows whose last convolutions are drawn and not 0, where they begin."""
-        return DrawnFlows(features).to(features.mean.device).eval()
+        return DrawnFlows(features, tiles).to(features.mean.device).eval()
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Cached features, the flows with Adam's averages, and what the backward pass keeps."""

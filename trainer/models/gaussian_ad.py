@@ -128,7 +128,7 @@ class GaussianADMethod:
         asked = wanted if paper is None else replace(wanted, backbone=paper)
         return backbone_features(asked, PAPER_LAYERS if "efficientnet" in asked.backbone else self.layers)
 
-    def seen(self, features: Features) -> nn.Module:
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
         """All layers at the first one's grid."""
         return Joined(features)
 

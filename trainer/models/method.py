@@ -174,10 +174,11 @@ class Method(Protocol):
             ConfigError: it cannot be had.
         """
 
-    def seen(self, features: Features) -> nn.Module:
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:
         """What of the graph looks beyond one cell, before anything is learnt; the halo is chosen by it.
 
-        Its `forward` is tiles (B, H, W, C) -> (B, D, h, w) at the graph's own grid; what will be learnt is drawn.
+        Its `forward` is tiles (B, H, W, C) -> (B, D, h, w) at the graph's own grid. What will be learnt is drawn, and brought to
+        the scale that it will have on a few tiles of good parts.
         """
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:

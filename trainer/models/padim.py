@@ -220,7 +220,7 @@ class PaDiMMethod:
         """The backbone."""
         return backbone_features(wanted, self.layers)
 
-    def seen(self, features: Features) -> nn.Module:
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
         """All layers at the first one's grid."""
         return Joined(features)
 

@@ -89,7 +89,7 @@ class PatchCoreMethod:
         """The backbone."""
         return backbone_features(wanted, self.layers)
 
-    def seen(self, features: Features) -> nn.Module:
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
         """Features averaged over their neighbours."""
         return Embedded(features)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.bundle.manifest import GraphRole
 from edge_runtime.errors import ConfigError
 from edge_runtime.protocol.messages import Transport, TriggerMode
 from edge_runtime.service.config import SourceKind, SourceSpec, parse_source, read_camera, read_line
@@ -26,7 +27,12 @@ def test_a_short_file_gets_its_defaults_and_paths_count_from_its_folder(tmp_path
     assert camera.source == f"folder:{tmp_path / 'images'}"
     assert (camera.trigger, camera.deadline_ms, camera.slots, camera.pairing_ms) == (TriggerMode.SOFTWARE, 1000, 4, 200)
     assert (config.workers, config.threads, config.journal_days, config.hang_ms) == (1, None, 30, 10_000)
+    assert config.graph is GraphRole.TILE
     assert config.endpoints.triggers == "tcp://127.0.0.1:5600"
+
+
+def test_a_station_may_run_whole_frames(tmp_path: Path) -> None:
+    assert read_line(line(tmp_path, TOP + 'graph = "frame"\n' + CAMERA)).graph is GraphRole.FRAME
 
 
 def test_absolute_paths_stay_and_urls_are_no_paths(tmp_path: Path) -> None:
@@ -56,6 +62,7 @@ def test_absolute_paths_stay_and_urls_are_no_paths(tmp_path: Path) -> None:
         ('source = "folder:images"', 'source = "process"\ndeadline_ms = inf', "camera.0.deadline_ms"),
         ('source = "folder:images"', 'source = "process"\npairing_ms = 2026-01-01', "camera.0.pairing_ms"),
         ("[[camera]]", "[camera]", "camera:"),
+        ("[[camera]]", 'graph = "whole"\n[[camera]]', "graph: Input should be 'tile' or 'frame'"),
         ("[[camera]]", "[[camera]", "is not TOML"),
         (CAMERA, "", "camera: Field required"),
         (CAMERA, CAMERA + CAMERA, "are not unique"),

@@ -32,7 +32,6 @@ from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, write
 from edge_runtime.bundle.training import TRAINING, TrainingRecord, dump_training
 from edge_runtime.errors import ConfigError
 from edge_runtime.scorer import Scorer
-from edge_runtime.scorer import make_plan as make_plan_of
 from trainer.checkpoint import batch_of
 from trainer.config import AUTO, BuildConfig
 from trainer.data.splits import Splits
@@ -40,7 +39,7 @@ from trainer.data.textures import find_pictures
 from trainer.data.tiles import FrameTiles
 from trainer.devices import check_memory, largest_batch, peak_memory_mb
 from trainer.export import to_onnx
-from trainer.halo import EXACT, candidates, fitted_error, looked_at, probe, reach_of, smallest_exact
+from trainer.halo import with_seam
 from trainer.models.method import FitData, FitSettings
 from trainer.models.registry import find_method
 from trainer.needs import Smaller, check_graph, told
@@ -222,7 +221,13 @@ def _fitted(plan: Plan, data: FitData, settings: FitSettings) -> nn.Module:
 
 def _write(plan: Plan, fitted: _Fitted, areas: dict[str, NDArray[np.bool_]], out: Path) -> None:
     module, training = fitted.module, fitted.training
-    recipe = _with_seam(plan, module)
+    recipe = with_seam(
+        plan.recipe,
+        module.to(plan.device).eval(),
+        [sample.path for sample in plan.splits.fit],
+        input_stride=plan.features.input_stride,
+        device=plan.device,
+    )
     has_image_score = plan.method.image_score is ImageScoreRule.GRAPH
     shape = recipe.graph_shape(image_score=has_image_score)
     scorer = Scorer(recipe, TorchEngine(module, shape, plan.device), valid_areas=areas)
@@ -248,36 +253,6 @@ def _write(plan: Plan, fitted: _Fitted, areas: dict[str, NDArray[np.bool_]], out
         members={},
     )
     write(out, draft, members, DRAFT)
-
-
-def _with_seam(plan: Plan, module: nn.Module) -> Recipe:
-    """The recipe with what was measured of its halo on the fitted module; said where tiles leave seams."""
-    recipe, stride = plan.recipe, plan.features.input_stride
-    tiling = recipe.tiling
-    if all(make_plan_of(recipe, region).count == 1 for region in recipe.geometry.regions):
-        return recipe
-    module = module.to(plan.device).eval()
-    core = tiling.core.size
-    halos = sorted({*candidates(core, stride), tiling.halo})
-    taken = probe(
-        recipe.geometry,
-        [sample.path for sample in plan.splits.fit],
-        core=core if tiling.position_bound else looked_at(core, stride),
-        reach=reach_of(halos, stride),
-        stride=tiling.stride,
-        device=plan.device,
-    )
-    error = fitted_error(module, taken, position_bound=tiling.position_bound)
-    found = error(tiling.halo)
-    if found > EXACT:
-        wider = [halo for halo in halos if halo > tiling.halo]
-        exact = smallest_exact(error, wider) if wider else None
-        better = f"--halo {exact} would be exact" if exact is not None else f"no halo up to {halos[-1]} is exact"
-        _LOG.warning("seam error %.2g %% of the map's range at halo %d; %s", 100 * found, tiling.halo, better)
-    else:
-        _LOG.info("halo %d is exact: seam error %.1g of the map's range", tiling.halo, found)
-    kind = "exact" if found <= EXACT else "approximate"
-    return recipe.model_copy(update={"tiling": tiling.model_copy(update={"halo_kind": kind, "seam_error": found})})
 
 
 def _graphs(plan: Plan, recipe: Recipe) -> tuple[GraphSpec, ...]:

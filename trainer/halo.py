@@ -4,6 +4,7 @@ A *seam error* is the largest difference between a core's cells with a halo and 
 tiles and over tiles moved by a cell, as a share of the map's range. Up to `EXACT` the halo is exact.
 """
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -13,10 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.bundle.manifest import GeometrySpec
+from edge_runtime.bundle.manifest import GeometrySpec, Recipe, TilingSpec
+from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Pixels, Size, read_image
 from edge_runtime.imaging.geometry import Crop, Region
 from edge_runtime.imaging.tiles import TilePlan
+from edge_runtime.scorer import make_plan
+from trainer.backbones import Features
+from trainer.models.method import Method
 
 EXACT = 1e-4  # share of the map's range
 LARGEST = 256  # pixels: a wider halo is not looked for
@@ -24,6 +29,7 @@ _BEYOND = 64  # pixels that the reference sees beyond the widest candidate
 _LOOKED_AT = 128  # pixels of a core that are compared: further inside, a halo's end shows less
 _FRAMES = 2
 _MAX_REGIONS = 2
+_LOG = logging.getLogger("takt")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -183,3 +189,93 @@ def _maps(cells: Tensor, reference: Tensor, frames: Sequence[int]) -> Tensor:
 def _range(maps: Tensor) -> float:
     spread = float(maps.max() - maps.min())
     return spread or float(maps.abs().max()) or 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class HaloChoice:
+    """Halos before the fit: the default one, and whether one will do for a frame graph."""
+
+    method: Method
+    features: Features
+    geometry: GeometrySpec
+    paths: Sequence[Path]  # images of good parts
+
+    def default(self, core: Size) -> int:
+        """The smallest exact one; where none up to the core's side is, that side, which is approximate."""
+        halos = candidates(core, self.features.input_stride)
+        found = smallest_exact(self._error(core, halos), halos)
+        if found is None:
+            _LOG.info("no halo up to %d px is exact for these features: taking %d", halos[-1], halos[-1])
+            return halos[-1]
+        _LOG.info("halo %d: the smallest that is exact for these features", found)
+        return found
+
+    def require_exact(self, tiling: TilingSpec) -> None:
+        """Refuse a frame graph that could not share thresholds with the tiles, before hours are spent.
+
+        Raises:
+            ConfigError: the halo is not exact, by what is known before the fit.
+        """
+        core = tiling.core.size
+        halos = sorted({*candidates(core, self.features.input_stride), tiling.halo})
+        error = self._error(core, halos)
+        if error(tiling.halo) > EXACT:
+            exact = smallest_exact(error, halos)
+            better = (
+                f"--halo {exact} is" if exact is not None else f"none up to {halos[-1]} is, with --tile {core.width}"
+            )
+            message = (
+                f"--frame-graph: tiles and whole frames share thresholds only where the halo is exact; at {tiling.halo} px they "
+                f"would differ by {error(tiling.halo):.2g} of the map's range, {EXACT:g} is allowed: {better}"
+            )
+            raise ConfigError(message)
+
+    def _error(self, core: Size, halos: Sequence[int]) -> Callable[[int], float]:
+        stride = self.features.input_stride
+        taken = probe(
+            self.geometry,
+            self.paths,
+            core=looked_at(core, stride),
+            reach=reach_of(halos, stride),
+            stride=self.features.grid_stride,
+            device=self.features.mean.device,
+        )
+        return expected_error(self.method.seen(self.features, taken.tiles), taken)
+
+
+def with_seam(
+    recipe: Recipe, module: nn.Module, paths: Sequence[Path], *, input_stride: int, device: torch.device
+) -> Recipe:
+    """The recipe with what is measured of its halo on a fitted module; said where tiles leave seams.
+
+    Args:
+        recipe: geometry and tiling.
+        module: whose `forward` is the graph.
+        paths: images of good parts.
+        input_stride: what halos are multiples of.
+        device: where the module is.
+    """
+    tiling = recipe.tiling
+    if all(make_plan(recipe, region).count == 1 for region in recipe.geometry.regions):
+        return recipe
+    core = tiling.core.size
+    halos = sorted({*candidates(core, input_stride), tiling.halo})
+    taken = probe(
+        recipe.geometry,
+        paths,
+        core=core if tiling.position_bound else looked_at(core, input_stride),
+        reach=reach_of(halos, input_stride),
+        stride=tiling.stride,
+        device=device,
+    )
+    error = fitted_error(module, taken, position_bound=tiling.position_bound)
+    found = error(tiling.halo)
+    if found > EXACT:
+        wider = [halo for halo in halos if halo > tiling.halo]
+        exact = smallest_exact(error, wider) if wider else None
+        better = f"--halo {exact} would be exact" if exact is not None else f"no halo up to {halos[-1]} is exact"
+        _LOG.warning("seam error %.2g %% of the map's range at halo %d; %s", 100 * found, tiling.halo, better)
+    else:
+        _LOG.info("halo %d is exact: seam error %.1g of the map's range", tiling.halo, found)
+    kind = "exact" if found <= EXACT else "approximate"
+    return recipe.model_copy(update={"tiling": tiling.model_copy(update={"halo_kind": kind, "seam_error": found})})

@@ -1,7 +1,7 @@
 """Owns what is decided before the first feature is computed: method, shares, geometry, tiling, device."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,17 +13,15 @@ from numpy.typing import NDArray
 from calibration.layouts import open_dataset
 from calibration.samples import DataSet, Sample
 from edge_runtime.bundle.manifest import (
-    GeometrySpec,
     MapPolicySpec,
     ProvenanceSpec,
     Recipe,
     SplitsSpec,
-    TilingSpec,
     packages,
 )
 from edge_runtime.bundle.store import json_bytes
 from edge_runtime.errors import ConfigError
-from edge_runtime.imaging.frames import Size, decode_png
+from edge_runtime.imaging.frames import decode_png
 from trainer.backbones import Features
 from trainer.backbones.features import PixelSpec
 from trainer.backbones.weights import weights_folder
@@ -31,7 +29,7 @@ from trainer.config import DEFAULT_BACKBONE, BuildConfig
 from trainer.data.splits import Splits, split
 from trainer.devices import choose_device
 from trainer.geometry import FrameSurvey, make_geometry, make_tiling, survey
-from trainer.halo import EXACT, candidates, expected_error, looked_at, probe, reach_of, smallest_exact
+from trainer.halo import HaloChoice
 from trainer.models.method import FeatureRequest, Method
 from trainer.models.registry import find_method
 from trainer.processes import Processes
@@ -113,7 +111,7 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
     geometry, members = make_geometry(config, found)
     device = choose_device(config.device, processes)
     features = method.features(_request(config, found)).to(device)
-    choice = _HaloChoice(config, method, features, geometry, splits.fit)
+    choice = HaloChoice(method, features, geometry, [sample.path for sample in splits.fit])
     tiling = make_tiling(
         config,
         geometry,
@@ -170,59 +168,6 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         device=device,
         leads=processes.leads,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _HaloChoice:
-    """Halos before the fit: the default one, and whether one will do for a frame graph."""
-
-    config: BuildConfig
-    method: Method
-    features: Features
-    geometry: GeometrySpec
-    samples: Sequence[Sample]
-
-    def default(self, core: Size) -> int:
-        """The smallest exact one; where none up to the core's side is, that side, which is approximate."""
-        halos = candidates(core, self.features.input_stride)
-        found = smallest_exact(self._error(core, halos), halos)
-        if found is None:
-            _LOG.info("no halo up to %d px is exact for these features: taking %d", halos[-1], halos[-1])
-            return halos[-1]
-        _LOG.info("halo %d: the smallest that is exact for these features", found)
-        return found
-
-    def require_exact(self, tiling: TilingSpec) -> None:
-        """Refuse a frame graph that could not share thresholds with the tiles, before hours are spent.
-
-        Raises:
-            ConfigError: the halo is not exact, by what is known before the fit.
-        """
-        core = tiling.core.size
-        halos = sorted({*candidates(core, self.features.input_stride), tiling.halo})
-        error = self._error(core, halos)
-        if error(tiling.halo) > EXACT:
-            exact = smallest_exact(error, halos)
-            better = (
-                f"--halo {exact} is" if exact is not None else f"none up to {halos[-1]} is, with --tile {core.width}"
-            )
-            message = (
-                f"--frame-graph: tiles and whole frames share thresholds only where the halo is exact; at {tiling.halo} px they "
-                f"would differ by {error(tiling.halo):.2g} of the map's range, {EXACT:g} is allowed: {better}"
-            )
-            raise ConfigError(message)
-
-    def _error(self, core: Size, halos: Sequence[int]) -> Callable[[int], float]:
-        stride = self.features.input_stride
-        taken = probe(
-            self.geometry,
-            [sample.path for sample in self.samples],
-            core=looked_at(core, stride),
-            reach=reach_of(halos, stride),
-            stride=self.features.grid_stride,
-            device=self.features.mean.device,
-        )
-        return expected_error(self.method.seen(self.features, taken.tiles), taken)
 
 
 def _request(config: BuildConfig, found: FrameSurvey) -> FeatureRequest:

@@ -307,6 +307,20 @@ def test_headline_threshold_and_parity_come_from_the_bundle(tree: Tree) -> None:
         assert fact in page.text["parity"]
 
 
+def test_seams_are_a_warning_with_their_size_and_tiles_a_fact(tree: Tree) -> None:
+    sealed = inspector()
+    whole = sealed.scorer.recipe
+    tiling = recipe(whole.geometry.regions, WIDTH // 2).tiling.model_copy(
+        update={"halo_kind": "approximate", "seam_error": 0.153}
+    )
+    cut = whole.model_copy(update={"tiling": tiling})
+    bundle = Inspector(Scorer(cut, Brightness(WIDTH // 2), valid_areas={}), sealed.artefact, sealed.digest)
+    page = report(bundle, tree)
+    assert "off by up to 0.15 of its range" in page.text["warnings"]
+    assert "2 of 32x48 halo 0 px, approximate: seam error 0.2 of the map's range" in page.text[""]
+    assert "Tiles" not in report(sealed, tree).text[""]
+
+
 def test_a_missing_guarantee_is_a_warning(tree: Tree) -> None:
     assert "Guarantee: none" in report(inspector(guarantee="none"), tree).text["warnings"]
     assert "warnings" not in report(inspector(), tree).text

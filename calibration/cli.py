@@ -31,6 +31,9 @@ def seal(arguments: Sequence[str]) -> int:
     add_sealing(parser)
     parser.add_argument("--limit", type=positive, help="the --limit that the draft was fitted with")
     parser.add_argument("--seed", type=int, default=0, help="the --seed that the draft was fitted with")
+    parser.add_argument(
+        "--frame-graph", action="store_true", help="refuse a draft that was fitted without --frame-graph"
+    )
     options = parser.parse_args(arguments)
     sealed = seal_draft(
         options.draft,
@@ -39,6 +42,7 @@ def seal(arguments: Sequence[str]) -> int:
         policy=None if options.policy is None else parse_policy(options.policy),
         precisions=parse_precisions(options.precision),
         full_masks=options.full_masks,
+        frame_graph=options.frame_graph,
     )
     report_sealed(sealed, options.report, as_json=options.json)
     return 0
@@ -145,6 +149,8 @@ def sealed_json(sealed: Sealed, report: Path | None) -> dict[str, Any]:
                 "parity_range": artefact.parity.map_range,
                 "decision_flips": artefact.parity.decision_flips,
                 "latency_ms": artefact.latency_ms,
+                "graphs": [graph.role.value for graph in artefact.graphs],
+                "frame_latency_ms": None if artefact.frame is None else artefact.frame.latency_ms,
             }
             for artefact in sealed.manifest.artefacts
         ],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from calibration.parity import ReferenceScore
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import read_backgrounds, read_valid_areas
-from edge_runtime.bundle.manifest import DraftManifest, ReferenceSpec
+from edge_runtime.bundle.manifest import DraftManifest, GraphRole, GraphSpec, ReferenceSpec
 from edge_runtime.bundle.store import DRAFT, array_from, check_digests, read_draft_manifest
 from edge_runtime.errors import BundleError
 from edge_runtime.imaging.background import Background
@@ -22,7 +22,7 @@ class Draft:
 
     path: Path
     manifest: DraftManifest
-    onnx: bytes
+    graphs: dict[GraphRole, bytes]  # ONNX
     members: dict[str, bytes]  # those that go into the bundle as they are: masks and licences
     valid_areas: dict[str, NDArray[np.bool_]]
     backgrounds: dict[str, Background]
@@ -42,16 +42,24 @@ def open_draft(path: Path) -> Draft:
             message = f"{path}: was fitted with random weights, which is for testing exports; it cannot be sealed: fit it with real weights"
             raise BundleError(message)
         maps = {spec.map: array_from(archive.read(spec.map), spec.map) for spec in manifest.references}
-        passed_on = set(archive.names) - {DRAFT, manifest.graph} - set(maps)
+        graphs = {graph.role: _only(graph, path) for graph in manifest.graphs}
+        passed_on = set(archive.names) - {DRAFT, *graphs.values()} - set(maps)
         return Draft(
             path=path,
             manifest=manifest,
-            onnx=archive.read(manifest.graph),
+            graphs={role: archive.read(name) for role, name in graphs.items()},
             members={name: archive.read(name) for name in sorted(passed_on)},
             valid_areas=read_valid_areas(archive, manifest),
             backgrounds=read_backgrounds(archive, manifest),
             references=tuple((spec, maps[spec.map]) for spec in manifest.references),
         )
+
+
+def _only(graph: GraphSpec, path: Path) -> str:
+    if len(graph.files) != 1:
+        message = f"{path}: the {graph.role} graph is {len(graph.files)} files, a draft's is one of ONNX: fit it again"
+        raise BundleError(message)
+    return graph.files[0]
 
 
 def reference_scores(

@@ -2,7 +2,7 @@
 
 import logging
 
-from edge_runtime.bundle.manifest import ArtefactSpec, CropSpec, Manifest, RegionSpec, SizeSpec
+from edge_runtime.bundle.manifest import ArtefactSpec, CropSpec, GraphRole, Manifest, RegionSpec, SizeSpec
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Size
 
@@ -37,14 +37,28 @@ def on_frames_of(manifest: Manifest, frame: Size) -> Manifest:
     renewed = region.model_copy(update={"crop": crop, "plane": SizeSpec(width=width, height=height)})
     geometry = manifest.geometry.model_copy(update={"frame": size, "regions": (renewed,)})
     policy = manifest.map_policy.model_copy(update={"background": None})
-    artefacts = tuple(_without_order(spec) for spec in manifest.artefacts)
+    artefacts = tuple(_on_tiles(spec) for spec in manifest.artefacts)
     return manifest.model_copy(update={"geometry": geometry, "map_policy": policy, "artefacts": artefacts})
 
 
-def _without_order(spec: ArtefactSpec) -> ArtefactSpec:
-    """The plan has other tiles now: calibration puts them in order."""
+def of_old_frames(manifest: Manifest) -> set[str]:
+    """Members that are of no use for frames of another size: golden frames, backgrounds, graphs of the whole frame."""
+    found = {golden.frame for golden in manifest.golden}
+    found |= {expected.map for golden in manifest.golden for expected in golden.expected}
+    if manifest.map_policy.background is not None:
+        found |= set(manifest.map_policy.background.members.values())
+    for spec in manifest.artefacts:
+        whole = spec.graph(GraphRole.FRAME)
+        found |= set() if whole is None else set(whole.files)
+        found |= set() if spec.frame is None else {spec.frame.parity_scores}
+    return found
+
+
+def _on_tiles(spec: ArtefactSpec) -> ArtefactSpec:
+    """Without a graph of the whole old frame; the plan has other tiles now, which calibration puts in order."""
     thresholds = {name: found.model_copy(update={"tile_order": ()}) for name, found in spec.thresholds.items()}
-    return spec.model_copy(update={"thresholds": thresholds})
+    graphs = tuple(graph for graph in spec.graphs if graph.role is GraphRole.TILE)
+    return spec.model_copy(update={"thresholds": thresholds, "graphs": graphs, "frame": None})
 
 
 def _only_region(manifest: Manifest) -> RegionSpec:

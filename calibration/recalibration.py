@@ -6,7 +6,7 @@ from pathlib import Path
 
 from calibration.evaluation import evaluate_rest
 from calibration.golden import golden_frames
-from calibration.other_frames import on_frames_of
+from calibration.other_frames import of_old_frames, on_frames_of
 from calibration.parity import load_parity, recount
 from calibration.perturb import HELD_OUT
 from calibration.policies import Policy
@@ -15,8 +15,8 @@ from calibration.samples import DataSet, Label, Sample
 from calibration.sealing import REPORT, Sealed, recipe_fields, report_member, warn_of_no_guarantee
 from calibration.thresholds import dump_scores, region_thresholds, score_samples
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.load import load, open_artefact, read_backgrounds, read_valid_areas
-from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, RegionThresholds
+from edge_runtime.bundle.load import load, open_scorer
+from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole, Manifest, RegionThresholds
 from edge_runtime.bundle.store import MANIFEST, SIGNATURE, check_writable, write
 from edge_runtime.engines import Precision
 from edge_runtime.errors import DataError
@@ -52,23 +52,19 @@ def calibrate(
         ConfigError: the model cannot look at frames of another size.
     """
     check_writable(out)
-    manifest = load(path, threads=threads).manifest  # every step of verification, before anything is built on it
-    if frame is not None:
-        manifest = on_frames_of(manifest, frame)
+    built = load(path, threads=threads).manifest  # every step of verification, before anything is built on it
+    manifest = built if frame is None else on_frames_of(built, frame)
     samples, left_out = calibration_samples(manifest, dataset, policy)
     with Archive(path) as archive:
         members = {name: archive.read(name) for name in sorted(archive.names - {MANIFEST, SIGNATURE, REPORT})}
         scorers = {
-            spec.name: Scorer(
-                manifest,
-                open_artefact(archive, manifest, spec, threads=threads, cache_dir=None),
-                valid_areas=read_valid_areas(archive, manifest),
-                backgrounds=read_backgrounds(archive, manifest),
-            )
+            spec.name: open_scorer(archive, manifest, spec, GraphRole.TILE, threads=threads)
             for spec in manifest.artefacts
         }
     if frame is not None:
-        manifest, members = _with_golden(manifest, members, scorers, dataset)
+        members = {name: data for name, data in members.items() if name not in of_old_frames(built)}
+        manifest, golden = _with_golden(manifest, scorers, dataset)
+        members |= golden
     sets = {name: score_samples(scorer, samples, f"calibrate {name}") for name, scorer in scorers.items()}
     thresholds = {
         spec.name: region_thresholds(scorers[spec.name], sets[spec.name], policy, _shown(spec))
@@ -97,15 +93,14 @@ def calibrate(
 
 
 def _with_golden(
-    manifest: Manifest, members: dict[str, bytes], scorers: Mapping[str, Scorer], dataset: DataSet
+    manifest: Manifest, scorers: Mapping[str, Scorer], dataset: DataSet
 ) -> tuple[Manifest, dict[str, bytes]]:
-    """The same with golden frames of the data set, as it is and with a painted defect, in place of those that it had."""
+    """The same with an image of the data set, as it is and with a painted defect, for golden frames; and their members."""
     regions = next(iter(scorers.values())).regions
     wanted = [(dataset.samples[0], variant) for variant in HELD_OUT]
-    golden, made = golden_frames(list(reference_frames(manifest, regions, wanted)), scorers)
-    old = {golden.frame for golden in manifest.golden} | {e.map for golden in manifest.golden for e in golden.expected}
-    kept = {name: data for name, data in members.items() if name not in old and not name.startswith("background/")}
-    return manifest.model_copy(update={"golden": golden}), kept | made
+    frames = list(reference_frames(manifest, regions, wanted))
+    golden, members = golden_frames(frames, {(name, GraphRole.TILE): scorer for name, scorer in scorers.items()})
+    return manifest.model_copy(update={"golden": golden}), members
 
 
 def calibration_samples(manifest: Manifest, dataset: DataSet, policy: Policy | None) -> tuple[list[Sample], int]:
@@ -144,15 +139,14 @@ def _specifications(
     for spec in manifest.artefacts:
         own = thresholds[spec.name]
         is_f32 = spec.precision is Precision.F32
-        parity = recount(
-            spec.parity,
-            spec.name,
-            pairs[spec.name],
-            own,
-            own if is_f32 else thresholds[f32],
-            None if is_f32 else pairs[f32],
-        )
-        specs.append(spec.model_copy(update={"thresholds": own, "parity": parity}))
+        held_against = (own, own if is_f32 else thresholds[f32], None if is_f32 else pairs[f32])
+        parity = recount(spec.parity, spec.name, pairs[spec.name], *held_against)
+        frame = spec.frame
+        if frame is not None:
+            scores = load_parity(members[frame.parity_scores], frame.parity_scores)
+            counted = recount(frame.parity, f"{spec.name}, frame graph", scores, *held_against)
+            frame = frame.model_copy(update={"parity": counted})
+        specs.append(spec.model_copy(update={"thresholds": own, "parity": parity, "frame": frame}))
     return tuple(specs)
 
 

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from calibration.draft import Draft, open_draft
 from calibration.evaluation import Evaluation, evaluate_rest
@@ -29,7 +29,15 @@ from calibration.progress import progress
 from calibration.references import ReferenceFrame, reference_frames
 from calibration.samples import DataSet, Sample
 from calibration.thresholds import CalibrationSet, dump_scores, region_thresholds, score_samples
-from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, Recipe, RegionThresholds
+from edge_runtime.bundle.manifest import (
+    ArtefactSpec,
+    FrameEvidence,
+    GraphRole,
+    GraphSpec,
+    Manifest,
+    Recipe,
+    RegionThresholds,
+)
 from edge_runtime.bundle.store import MANIFEST, check_writable, write
 from edge_runtime.bundle.training import TRAINING, parse_training
 from edge_runtime.engines import EngineName, Precision, TileGraph, open_engine
@@ -43,7 +51,10 @@ from edge_runtime.scorer import Scorer
 REPORT = "report/index.html"
 LICENCES = "LICENCES.json"
 _LATENCY_RUNS = 9
+_WEIGHTS = "artefacts/openvino/graph.bin"
 _LOG = logging.getLogger("takt")
+
+_Files: TypeAlias = dict[GraphRole, dict[str, bytes]]  # of each graph, by member name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,15 +76,22 @@ class _Candidate:
     name: str
     engine: EngineName
     precision: Precision
-    files: dict[str, bytes]  # by member name
-    scorer: Scorer
+    graphs: tuple[GraphSpec, ...]
+    files: dict[str, bytes]  # by member name, of all graphs
+    scorers: dict[GraphRole, Scorer]
+
+    @property
+    def scorer(self) -> Scorer:
+        """That of the tile graph, whose scores thresholds come from."""
+        return self.scorers[GraphRole.TILE]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _ParityRun:
     """What came of scoring torch's frames with every candidate."""
 
-    measured: dict[str, ParityMeasurement]
+    measured: dict[str, ParityMeasurement]  # of tile graphs
+    whole: dict[str, ParityMeasurement]  # of frame graphs, against torch's maps of tiles
     good_maps: dict[str, list[tuple[float, float]]]  # median and peak of unpainted frames, by candidate and region
     kept: list[ReferenceFrame]  # two frames for the golden set
 
@@ -86,6 +104,7 @@ def seal(
     policy: Policy | None = None,
     precisions: Sequence[Precision] = (Precision.F32,),
     full_masks: bool = False,
+    frame_graph: bool = False,
     threads: int | None = None,
     with_report: bool = True,
 ) -> Sealed:
@@ -98,10 +117,12 @@ def seal(
         policy: sets the thresholds; chosen by the number of good calibration images when None.
         precisions: of the OpenVINO artefacts, the default artefact first.
         full_masks: see `evaluate`.
+        frame_graph: refuse a draft without a frame graph; one that has it is sealed with it in any case.
         threads: CPU threads of one inference.
         with_report: draw the report that goes into the bundle.
 
     Raises:
+        ConfigError: a frame graph is asked for and the draft has none.
         BundleError: the draft cannot be used, or the bundle cannot be written.
         DataError: an image is missing or cannot be used.
         ParityError: an artefact does not compute what torch computed, or decides otherwise too often.
@@ -109,6 +130,9 @@ def seal(
     """
     check_writable(out)
     draft = open_draft(draft_path)
+    if frame_graph and GraphRole.FRAME not in draft.graphs:
+        message = f"--frame-graph: {draft_path} holds no frame graph, and sealing cannot make one: give the flag to `takt fit`"
+        raise ConfigError(message)
     candidates = _candidates(draft, precisions, threads)
     parity = _parity(draft, dataset, candidates)
     calibrations = _calibrate(draft, dataset, candidates)
@@ -117,7 +141,8 @@ def seal(
     }
     warn_of_no_guarantee(thresholds[candidates[0].name])
     specs, members = _specifications(candidates, parity, calibrations, thresholds)
-    golden, golden_members = golden_frames(parity.kept, {c.name: c.scorer for c in candidates})
+    every = {(c.name, role): scorer for c in candidates for role, scorer in c.scorers.items()}
+    golden, golden_members = golden_frames(parity.kept, every)
     inspector = Inspector(candidates[0].scorer, specs[0], digest="")
     evaluation = evaluate_rest(inspector, dataset, full_masks=full_masks)
     members |= golden_members | draft.members
@@ -164,29 +189,52 @@ def report_member(
 
 def _candidates(draft: Draft, precisions: Sequence[Precision], threads: int | None) -> list[_Candidate]:
     """Step 1: OpenVINO in every precision, then ONNX Runtime in f32."""
-    xml, weights = to_ir(draft.onnx)
-    ir = {"artefacts/openvino/graph.xml": xml, "artefacts/openvino/graph.bin": weights}
-    onnx = {"artefacts/onnxruntime/graph.onnx": draft.onnx}
+    ir: _Files = {}
+    onnx: _Files = {}
+    for role, data in draft.graphs.items():
+        name = "graph" if role is GraphRole.TILE else "frame"
+        xml, weights = to_ir(data)
+        shared = ir.get(GraphRole.TILE, {}).get(_WEIGHTS) == weights  # then one copy serves both
+        ir[role] = {
+            f"artefacts/openvino/{name}.xml": xml,
+            _WEIGHTS if shared else f"artefacts/openvino/{name}.bin": weights,
+        }
+        onnx[role] = {f"artefacts/onnxruntime/{name}.onnx": data}
     wanted = [(EngineName.OPENVINO, precision, ir) for precision in precisions]
     wanted.append((EngineName.ONNXRUNTIME, Precision.F32, onnx))
-    candidates = []
-    for engine, precision, files in wanted:
+    return [_candidate(draft, engine, precision, files, threads) for engine, precision, files in wanted]
+
+
+def _candidate(
+    draft: Draft, engine: EngineName, precision: Precision, files: _Files, threads: int | None
+) -> _Candidate:
+    graphs, scorers = [], {}
+    for drafted in draft.manifest.graphs:
+        own = files[drafted.role]
+        spec = drafted.model_copy(update={"files": tuple(own)})
+        recipe = draft.manifest.seen_by(spec)
         graph = TileGraph(
             engine=engine,
             precision=precision,
-            shape=draft.manifest.graph_shape(image_score=draft.manifest.has_image_score),
-            files=tuple(files.values()),
-            digest=hashlib.sha256(b"".join(files.values())).hexdigest(),
+            shape=recipe.graph_shape(image_score=draft.manifest.has_image_score),
+            files=tuple(own.values()),
+            digest=hashlib.sha256(b"".join(own.values())).hexdigest(),
         )
-        scorer = Scorer(
-            draft.manifest,
+        graphs.append(spec)
+        scorers[spec.role] = Scorer(
+            recipe,
             open_engine(graph, threads=threads),
             valid_areas=draft.valid_areas,
             backgrounds=draft.backgrounds,
         )
-        name = f"{engine}-{precision}"
-        candidates.append(_Candidate(name=name, engine=engine, precision=precision, files=files, scorer=scorer))
-    return candidates
+    return _Candidate(
+        name=f"{engine}-{precision}",
+        engine=engine,
+        precision=precision,
+        graphs=tuple(graphs),
+        files={name: data for own in files.values() for name, data in own.items()},
+        scorers=scorers,
+    )
 
 
 def _parity(draft: Draft, dataset: DataSet, candidates: Sequence[_Candidate]) -> _ParityRun:
@@ -196,28 +244,38 @@ def _parity(draft: Draft, dataset: DataSet, candidates: Sequence[_Candidate]) ->
     wanted = list(dict.fromkeys((spec.digest, spec.variant) for spec, _ in draft.references))
     frames = [(_find(digest, by_digest, dataset), Variant(variant)) for digest, variant in wanted]
     references: list[ReferenceScore] = []
-    found: dict[str, list[tuple[float, Map]]] = {c.name: [] for c in candidates}
+    found: dict[tuple[str, GraphRole], list[tuple[float, Map]]] = {
+        (c.name, role): [] for c in candidates for role in c.scorers
+    }
     good_maps: dict[str, list[tuple[float, float]]] = {c.name: [] for c in candidates}
     kept: dict[bool, ReferenceFrame] = {}
     made = reference_frames(draft.manifest, candidates[0].scorer.regions, progress(frames, "parity"))
     for reference in made:
         painted = reference.variant is Variant.PAINTED
         kept.setdefault(painted, reference)
-        for index, candidate in enumerate(candidates):
-            for part in candidate.scorer.score(reference.frame).regions:
-                spec, grid = expected[reference.sample.digest, reference.variant, part.name]
-                if index == 0:
-                    _check_pixels(reference, spec.pixels)
-                    name = reference.sample.name
-                    references.append(ReferenceScore(name, reference.variant, part.name, spec.score, grid))
-                found[candidate.name].append((part.image_score, part.grid))
-                if not painted:
-                    scorer = candidate.scorer
-                    good_maps[candidate.name].append((scorer.valid_median(part), scorer.valid_peak(part)))
-    measured = {c.name: measure(c.precision, references, found[c.name]) for c in candidates}
-    for candidate in candidates:
-        require(measured[candidate.name], candidate.name)
-    return _ParityRun(measured=measured, good_maps=good_maps, kept=list(kept.values()))
+        for part in candidates[0].scorer.regions:
+            spec, grid = expected[reference.sample.digest, reference.variant, part.name]
+            _check_pixels(reference, spec.pixels)
+            references.append(ReferenceScore(reference.sample.name, reference.variant, part.name, spec.score, grid))
+        for candidate in candidates:
+            for role, scorer in candidate.scorers.items():
+                parts = scorer.score(reference.frame).regions
+                found[candidate.name, role] += [(part.image_score, part.grid) for part in parts]
+                if role is GraphRole.TILE and not painted:
+                    good_maps[candidate.name] += [
+                        (scorer.valid_median(part), scorer.valid_peak(part)) for part in parts
+                    ]
+    measured = {
+        (c.name, role): measure(c.precision, references, found[c.name, role]) for c in candidates for role in c.scorers
+    }
+    for (name, role), measurement in measured.items():
+        require(measurement, name if role is GraphRole.TILE else f"{name}, frame graph")
+    return _ParityRun(
+        measured={name: one for (name, role), one in measured.items() if role is GraphRole.TILE},
+        whole={name: one for (name, role), one in measured.items() if role is GraphRole.FRAME},
+        good_maps=good_maps,
+        kept=list(kept.values()),
+    )
 
 
 def _check_pixels(reference: ReferenceFrame, expected: str) -> None:
@@ -255,28 +313,35 @@ def _specifications(
     members: dict[str, bytes] = {}
     for candidate in candidates:
         name, is_f32 = candidate.name, candidate.precision is Precision.F32
-        found = evidence(
-            parity.measured[name],
-            name,
-            thresholds[name],
+        held_against = (
             thresholds[name] if is_f32 else thresholds[f32],
             None if is_f32 else parity.measured[f32].scores,
         )
-        scores = f"calibration/{name}.json"
+        scores, parity_scores = f"calibration/{name}.json", f"calibration/{name}-parity.json"
         members |= candidate.files
         members[scores] = dump_scores(calibrations[name].scores)
-        members[f"calibration/{name}-parity.json"] = dump_parity(parity.measured[name].scores)
+        members[parity_scores] = dump_parity(parity.measured[name].scores)
+        whole = None
+        if name in parity.whole:
+            member = f"calibration/{name}-frame-parity.json"
+            members[member] = dump_parity(parity.whole[name].scores)
+            whole = FrameEvidence(
+                parity=evidence(parity.whole[name], f"{name}, frame graph", thresholds[name], *held_against),
+                parity_scores=member,
+                latency_ms=_latency(candidate.scorers[GraphRole.FRAME], parity.kept[0].frame),
+            )
         specs.append(
             ArtefactSpec(
                 name=name,
                 engine=candidate.engine,
                 precision=candidate.precision,
-                files=tuple(candidate.files),
-                parity=found,
+                graphs=candidate.graphs,
+                parity=evidence(parity.measured[name], name, thresholds[name], *held_against),
                 thresholds=thresholds[name],
                 scores=scores,
-                parity_scores=f"calibration/{name}-parity.json",
+                parity_scores=parity_scores,
                 latency_ms=_latency(candidate.scorer, parity.kept[0].frame),
+                frame=whole,
             )
         )
     return tuple(specs), members

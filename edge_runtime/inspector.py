@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.bundle.load import load
-from edge_runtime.bundle.manifest import ArtefactSpec
+from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole
 from edge_runtime.decision import Decision, Reason, Thresholds, Verdict, decide, worst
-from edge_runtime.errors import DataError, OutOfTimeError
+from edge_runtime.errors import ConfigError, DataError, OutOfTimeError
 from edge_runtime.imaging.frames import Frame, PixelFormat, read_image
 from edge_runtime.imaging.maps import ListedRegion, Map
 from edge_runtime.imaging.overlay import overlay
@@ -77,12 +77,25 @@ class Inspector:
         path: str | Path,
         *,
         artefact: str | None = None,
+        graph: str = GraphRole.TILE,
         threads: int | None = None,
         cache_dir: Path | None = None,
         early_reject: bool = False,
     ) -> "Inspector":
-        """Verify and load a bundle; see `edge_runtime.bundle.load.load` for the steps and what they raise."""
-        bundle = load(Path(path), artefact=artefact, threads=threads, cache_dir=cache_dir)
+        """Verify and load a bundle; see `edge_runtime.bundle.load.load` for the steps and what they raise.
+
+        Args:
+            path: the bundle.
+            artefact: which to run; the bundle's default when None.
+            graph: `tile`, or `frame`: the whole frame at once, where the bundle has such a graph.
+            threads: CPU threads of one inspection; all when None.
+            cache_dir: folder for compiled models; nothing is written when None.
+            early_reject: stop at a frame's first tiles that make its REJECT certain.
+        """
+        if graph not in set(GraphRole):
+            message = f"graph {graph!r}: there are {', '.join(GraphRole)}"
+            raise ConfigError(message)
+        bundle = load(Path(path), artefact=artefact, graph=GraphRole(graph), threads=threads, cache_dir=cache_dir)
         return cls(bundle.scorer, bundle.artefact, bundle.digest, early_reject=early_reject)
 
     def inspect(self, frame: Frame | NDArray[np.uint8 | np.uint16], *, until: float | None = None) -> Inspection:

@@ -21,6 +21,7 @@ class Layout:
 
     region: Region
     plan: TilePlan
+    first: int  # number of its first tile: those of all regions are counted on
     plane_map: PlaneMap
     valid_plane: NDArray[np.bool_] | None  # (plane height, plane width)
     valid_grid: NDArray[np.bool_] | None  # (h, w)
@@ -39,9 +40,18 @@ def lay_out(
     recipe: Recipe,
     spec: RegionSpec,
     valid_areas: Mapping[str, NDArray[np.bool_]],
+    *,
+    first: int = 0,
     background: Background | None = None,
 ) -> Layout:
     """Lay out one region.
+
+    Args:
+        recipe: geometry, tiling and map policy.
+        spec: the region.
+        valid_areas: masks by the member name that regions give.
+        first: how many tiles the plans of the regions before it have.
+        background: what its image score is taken against.
 
     Raises:
         ConfigError: it does not fit the frame, or its tiles do not fit the grid.
@@ -61,6 +71,7 @@ def lay_out(
     return Layout(
         region=made,
         plan=plan,
+        first=first,
         plane_map=PlaneMap(plane=plan.plane, stride=plan.stride, offset=tiling.offset, sigma=sigma),
         valid_plane=valid,
         valid_grid=valid_grid,

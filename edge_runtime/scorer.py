@@ -88,10 +88,12 @@ class Scorer:
         self.engine = engine
         self.valid_areas = valid_areas
         self.backgrounds = backgrounds or {}
-        self.layouts = {
-            spec.name: lay_out(recipe, spec, valid_areas, self.backgrounds.get(spec.name))
-            for spec in recipe.geometry.regions
-        }
+        self.layouts: dict[str, Layout] = {}
+        first = 0
+        for spec in recipe.geometry.regions:
+            made = lay_out(recipe, spec, valid_areas, first=first, background=self.backgrounds.get(spec.name))
+            self.layouts[spec.name] = made
+            first += made.plan.count
 
     def score(self, frame: Frame, *, until: float | None = None, early: EarlyStop | None = None) -> FrameScore:
         """Score one frame.
@@ -238,7 +240,7 @@ class Scorer:
         """Score some tiles, at most as many as the graph takes, into the grid; the graph's own score of the first."""
         for slot, tile in enumerate(batch):  # unused slots keep old tiles: a score is independent of its batch
             layout.plan.cut(plane, tile, self.engine.tiles[slot])
-            self.engine.tile_index[slot] = tile
+            self.engine.tile_index[slot] = layout.first + tile
         clock.lap("cut")
         output = self.engine.run()
         clock.lap("infer")

@@ -87,7 +87,12 @@ def _parser(prog: str, description: str) -> Parser:
     pixels = parser.add_argument_group("pixels")
     pixels.add_argument("--size", type=_size, metavar="WxH", help="scale each region to one input (default 256x256)")
     pixels.add_argument("--tile", type=int, metavar="N", help="cut each region into tiles of N sensor pixels instead")
-    pixels.add_argument("--halo", type=int, metavar="N", help="pixels seen around each tile (default 96)")
+    pixels.add_argument(
+        "--halo", type=int, metavar="N", help="pixels seen around each tile (default: the fewest that leave no seam)"
+    )
+    pixels.add_argument(
+        "--frame-graph", action="store_true", help="with --tile: also a graph of the whole frame at once"
+    )
     pixels.add_argument("--scale", type=float, metavar="S", help="scale the region before it is cut into tiles")
     pixels.add_argument("--crop", type=_box, metavar="X1,Y1,X2,Y2", help="inspect this box only")
     pixels.add_argument("--valid-area", metavar="MASK.png", help="inspect where this mask is above 0")

@@ -17,7 +17,6 @@ from trainer.data.augment import Augmentation
 DEFAULT_SIZE = (256, 256)
 DEFAULT_BACKBONE = "resnet18.tv_in1k"
 AUTO: Literal["auto"] = "auto"  # the batch that memory allows
-DEFAULT_HALO = 96  # exact for layer 3 of a ResNet-18
 DEFAULT_FOREGROUND_SHARE = 0.1
 NO_MASK = frozenset({"none", "otsu"})  # of `--foreground`; all else names a file
 
@@ -58,7 +57,8 @@ class BuildConfig(BaseModel):
     layers: tuple[str, ...] | None = None  # the method's own when None
     size: tuple[Positive, Positive] | None = None
     tile: Positive | None = None
-    halo: Annotated[int, Field(ge=0)] | None = None
+    halo: Annotated[int, Field(ge=0)] | None = None  # the smallest exact one when None, see trainer/halo.py
+    frame_graph: bool = False  # a second graph, of the whole plane at once
     scale: Annotated[float, Field(gt=0, le=4)] | None = None
     crop: Box | None = None
     valid_area: str | None = None  # as a flag from here, in build.toml from beside it
@@ -97,6 +97,12 @@ class BuildConfig(BaseModel):
             raise ValueError(message)
         if self.tile is None and (self.halo is not None or self.scale is not None):
             message = "--halo and --scale belong to --tile"
+            raise ValueError(message)
+        if self.tile is None and self.frame_graph:
+            message = "--frame-graph belongs to --tile: the graph of --size sees the whole plane as it is"
+            raise ValueError(message)
+        if self.frame_graph and len(self.region) > 1:
+            message = f"--frame-graph: a frame graph is of one region, there are {len(self.region)}: leave the flag out"
             raise ValueError(message)
         if self.region and (self.crop is not None or self.valid_area is not None):
             message = "regions have crops and masks of their own: leave --crop and --valid-area out"

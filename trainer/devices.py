@@ -12,6 +12,7 @@ from edge_runtime.errors import ConfigError, DataError
 from trainer.backbones import Features
 from trainer.history import History
 from trainer.models.method import FitData, FitSettings, Method, TrainingTiles
+from trainer.needs import Smaller
 from trainer.processes import Processes
 
 MAX_BATCH = 64  # tiles, of `--batch auto`
@@ -26,7 +27,9 @@ def free_bytes(device: torch.device, processes: Processes) -> float:
     return float(_MEMORY_SHARE * psutil.virtual_memory().available / processes.on_machine)
 
 
-def check_memory(method: Method, features: Features, data: FitData, settings: FitSettings) -> int:
+def check_memory(
+    method: Method, features: Features, data: FitData, settings: FitSettings, *, smaller: Smaller | None = None
+) -> int:
     """Memory that a fit will take, in bytes, by the method's prediction; one that would not fit is refused.
 
     Raises:
@@ -35,9 +38,10 @@ def check_memory(method: Method, features: Features, data: FitData, settings: Fi
     needed = method.predict_bytes(features, data, settings)
     free = free_bytes(features.mean.device, settings.processes)
     if needed > free:
+        fits = "" if smaller is None else smaller.advice(lambda d: method.predict_bytes(features, d, settings), free)
         message = (
             f"--method {method.name} needs {needed / 2**30:.1f} GiB for this fit, {free / _MEMORY_SHARE / 2**30:.1f} GiB are free: "
-            "lower --size or --batch, take fewer --layers, lower --fit-memory, or use another method"
+            f"{fits}lower --size or --batch, take fewer --layers, lower --fit-memory, or use another method"
         )
         raise ConfigError(message)
     return needed

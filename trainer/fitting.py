@@ -21,9 +21,12 @@ from calibration.references import reference_frames
 from calibration.samples import DataSet, Label, Sample, shuffled
 from edge_runtime.bundle.manifest import (
     DraftManifest,
+    GraphSpec,
     ImageScoreRule,
     Recipe,
     ReferenceSpec,
+    SizeSpec,
+    no_frame_graph,
 )
 from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, write
 from edge_runtime.bundle.training import TRAINING, TrainingRecord, dump_training
@@ -40,9 +43,10 @@ from trainer.data.textures import find_pictures
 from trainer.data.tiles import FrameTiles
 from trainer.devices import check_memory, largest_batch, peak_memory_mb
 from trainer.export import to_onnx
+from trainer.halo import with_seam
 from trainer.models.method import FitData, FitSettings
 from trainer.models.registry import find_method
-from trainer.needs import check_graph, told
+from trainer.needs import Smaller, check_graph, told
 from trainer.plan import Plan, check_flags, make_plan, valid_areas
 from trainer.processes import Processes
 from trainer.torch_engine import TorchEngine
@@ -108,11 +112,15 @@ def fit(
         textures=None if config.textures is None else Path(config.textures),
         processes=processes,
     )
-    graph = check_graph(plan.method, plan.features, _data(plan, source, 1), settings)  # before a batch is tried out
+    smaller = _smaller(plan, areas)
+    graphs = 2 if config.frame_graph else 1
+    graph = check_graph(  # before a batch is tried out
+        plan.method, plan.features, _data(plan, source, 1), settings, graphs=graphs, smaller=smaller
+    )
     plan, batch = _with_batch(plan, source, settings)
     data = _data(plan, source, batch)
-    memory = check_memory(plan.method, plan.features, data, settings)
-    _LOG.info("%s", told(plan.method, memory=memory, graph=graph))
+    memory = check_memory(plan.method, plan.features, data, settings, smaller=smaller)
+    _LOG.info("%s", told(plan.method, memory=memory, graph=graph, graphs=graphs))
     module = _fitted(plan, data, settings)
     processes.leave()
     if not processes.leads:
@@ -133,6 +141,7 @@ _NOT_OF_A_FIT = {
     "workers",
     "fit_memory_mb",
     "tile_cache",
+    "frame_graph",
 }
 
 
@@ -162,7 +171,7 @@ class _Source:
     selection: Selection
 
 
-def _source(plan: Plan, areas: dict[str, NDArray[np.bool_]]) -> _Source:
+def _source(plan: Plan, areas: dict[str, NDArray[np.bool_]], *, quiet: bool = False) -> _Source:
     """Lay out the planes and select among their tiles, once for all that iterates over them.
 
     Raises:
@@ -176,7 +185,7 @@ def _source(plan: Plan, areas: dict[str, NDArray[np.bool_]]) -> _Source:
         if not plan.rule.selects or not samples:
             continue
         left, whole = check_left(plan.rule, selection, planes, samples, name)
-        if plan.leads:
+        if plan.leads and not quiet:
             images = len(selection.with_tiles(samples))
             told = f"{left} of {whole} tiles, of {images} of {len(samples)} {name} images"
             hint = ": cut off with --crop or --valid-area what those left out alone show" if left < whole else ""
@@ -204,6 +213,24 @@ def _data(plan: Plan, source: _Source, batch: int, images: int | None = None) ->
         fit=tiles(plan.splits.fit, Views(kinds=plan.config.augment, seed=plan.config.seed, white=white)),
         validation=tiles(plan.splits.validation, Views()) if plan.splits.validation else None,
     )
+
+
+def _smaller(plan: Plan, areas: dict[str, NDArray[np.bool_]]) -> Smaller | None:
+    """The tiles at a share of the scale, where their number decides on memory; None elsewhere."""
+    if not plan.recipe.tiling.position_bound or plan.config.tile is None:
+        return None
+
+    def data(share: float) -> FitData:
+        geometry = plan.recipe.geometry
+        regions = []
+        for region in geometry.regions:
+            width, height = (max(1, round(share * side)) for side in region.plane.size)
+            regions.append(region.model_copy(update={"plane": SizeSpec(width=width, height=height)}))
+        geometry = geometry.model_copy(update={"regions": tuple(regions)})
+        scaled = replace(plan, recipe=plan.recipe.model_copy(update={"geometry": geometry}))
+        return _data(scaled, _source(scaled, areas, quiet=True), 1)
+
+    return Smaller(scale=plan.config.scale or 1.0, data=data)
 
 
 def _with_batch(plan: Plan, source: _Source, settings: FitSettings) -> tuple[Plan, int]:
@@ -237,23 +264,34 @@ def _fitted(plan: Plan, data: FitData, settings: FitSettings) -> nn.Module:
 
 def _write(plan: Plan, fitted: _Fitted, areas: dict[str, NDArray[np.bool_]], out: Path) -> None:
     module, training = fitted.module, fitted.training
-    has_image_score = plan.method.image_score is ImageScoreRule.GRAPH
-    shape = plan.recipe.graph_shape(image_score=has_image_score)
-    plan, scorer = _with_background(
-        plan, Scorer(plan.recipe, TorchEngine(module, shape, plan.device), valid_areas=areas)
+    recipe = with_seam(
+        plan.recipe,
+        module.to(plan.device).eval(),
+        [sample.path for sample in plan.splits.fit],
+        input_stride=plan.features.input_stride,
+        device=plan.device,
     )
-    references, maps = _references(plan.recipe, scorer, _reference_samples(plan.splits, plan.config.seed))
+    has_image_score = plan.method.image_score is ImageScoreRule.GRAPH
+    shape = recipe.graph_shape(image_score=has_image_score)
+    raw = Scorer(recipe, TorchEngine(module, shape, plan.device), valid_areas=areas)
+    scorer, background = _with_background(plan, raw)
+    recipe = scorer.recipe
+    references, maps = _references(recipe, scorer, _reference_samples(plan.splits, plan.config.seed))
     provenance = plan.recipe.provenance.model_copy(
         update={"fit_seconds": fitted.seconds, "peak_memory_mb": peak_memory_mb(plan.device)}
     )
-    members = plan.members | maps | {"graphs/tile.onnx": to_onnx(module, shape)}
+    members = plan.members | background | maps
+    graphs = _graphs(plan, recipe)
+    for graph in graphs:
+        shape = recipe.seen_by(graph).graph_shape(image_score=has_image_score)
+        members[graph.files[0]] = to_onnx(module, shape)
     if training is not None:
         members[TRAINING] = dump_training(training)
-    fields = {name: getattr(plan.recipe, name) for name in Recipe.model_fields} | {"provenance": provenance}
+    fields = {name: getattr(recipe, name) for name in Recipe.model_fields} | {"provenance": provenance}
     draft = DraftManifest(
         format_version=1,
         **fields,
-        graph="graphs/tile.onnx",
+        graphs=graphs,
         has_image_score=has_image_score,
         references=references,
         sealable=not plan.features.origin.random,
@@ -262,22 +300,34 @@ def _write(plan: Plan, fitted: _Fitted, areas: dict[str, NDArray[np.bool_]], out
     write(out, draft, members, DRAFT)
 
 
-def _with_background(plan: Plan, scorer: Scorer) -> tuple[Plan, Scorer]:
-    """The same, with a background where validation images say that one helps."""
+def _with_background(plan: Plan, scorer: Scorer) -> tuple[Scorer, dict[str, bytes]]:
+    """The same scorer, with a background where validation images say that one helps, and its members."""
     wanted, validation = plan.config.background, plan.splits.validation
     judged_by_map = plan.method.image_score is not ImageScoreRule.GRAPH
     if wanted == "on" and len(validation) < 2:  # noqa: PLR2004 - one has no spread
         message = f"--background on: {len(validation)} good image(s) set apart, needs 2 at least: raise --validation"
         raise DataError(message)
     if not judged_by_map or wanted == "off" or (wanted == "auto" and len(validation) < MIN_FRAMES):
-        return plan, scorer
+        return scorer, {}
     chosen = choose_background(scorer, [sample.path for sample in validation], always=wanted == "on")
     if chosen is None:
-        return plan, scorer
-    policy = plan.recipe.map_policy.model_copy(update={"background": chosen.spec})
-    recipe = plan.recipe.model_copy(update={"map_policy": policy})
+        return scorer, {}
+    policy = scorer.recipe.map_policy.model_copy(update={"background": chosen.spec})
+    recipe = scorer.recipe.model_copy(update={"map_policy": policy})
     judged = Scorer(recipe, scorer.engine, valid_areas=scorer.valid_areas, backgrounds=chosen.backgrounds)
-    return replace(plan, recipe=recipe, members=plan.members | chosen.members), judged
+    return judged, chosen.members
+
+
+def _graphs(plan: Plan, recipe: Recipe) -> tuple[GraphSpec, ...]:
+    """What is to be exported; the frame graph is left out, and that is said, where it could not share thresholds."""
+    graphs = [recipe.tile_graph(("graphs/tile.onnx",))]
+    if plan.config.frame_graph:
+        why = no_frame_graph(recipe)
+        if why is None:
+            graphs.append(recipe.frame_graph(plan.features.input_stride, ("graphs/frame.onnx",)))
+        else:
+            _LOG.warning("--frame-graph: there will be none: %s", why)
+    return tuple(graphs)
 
 
 def _references(

@@ -1,6 +1,6 @@
 """Owns the geometry of a build: from flags and the first images to the manifest's regions and tiling."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
 from edge_runtime.imaging.frames import PixelFormat, Size
 from edge_runtime.imaging.resize import RESIZE_VERSION
 from edge_runtime.imaging.tiles import TilePlan
-from trainer.config import DEFAULT_HALO, DEFAULT_SIZE, BuildConfig
+from trainer.config import DEFAULT_SIZE, BuildConfig
 from trainer.data.facts import ImageFacts, look
 from trainer.data.plane_cache import PlaneCache
 from trainer.regions import make_regions
@@ -108,6 +108,7 @@ def make_tiling(
     input_stride: int,
     position_bound: bool,
     image_score: ImageScoreRule,
+    default_halo: Callable[[Size], int],
 ) -> TilingSpec:
     """How planes are cut.
 
@@ -118,6 +119,7 @@ def make_tiling(
         input_stride: what core and halo must be multiples of.
         position_bound: the method keeps statistics for places of one plane.
         image_score: where the method's image score comes from.
+        default_halo: by the core, where several tiles are cut and no halo is given; one tile has no seam, and no halo.
 
     Raises:
         ConfigError: a size is no multiple of the stride, or the method cannot be tiled.
@@ -125,7 +127,7 @@ def make_tiling(
     if config.tile is None:
         core, halo = Size(*(config.size or DEFAULT_SIZE)), 0
     else:
-        core, halo = Size(config.tile, config.tile), DEFAULT_HALO if config.halo is None else config.halo
+        core, halo = Size(config.tile, config.tile), config.halo or 0
     for region in geometry.regions:
         tiles = TilePlan(plane=region.plane.size, core=core, halo=0, stride=1).count
         if image_score is ImageScoreRule.GRAPH and tiles > 1:  # before the stride: no other halo would help
@@ -134,21 +136,23 @@ def make_tiling(
                 f"{tiles} tiles, whose scores make none of the whole: use --size, or --method patchcore"
             )
             raise ConfigError(message)
-        plan = TilePlan(plane=region.plane.size, core=core, halo=halo, stride=input_stride)
-        if position_bound and (plan.count > 1 or len(geometry.regions) > 1):
-            message = (
-                f"--method {config.method} keeps statistics for every place of one plane; {plan.count} tiles of "
-                f"{len(geometry.regions)} region(s) have no common places: use --size with one region, or --method patchcore"
-            )
-            raise ConfigError(message)
-    many = any(
-        TilePlan(plane=r.plane.size, core=core, halo=halo, stride=input_stride).count > 1 for r in geometry.regions
-    )
+    plans = [TilePlan(plane=r.plane.size, core=core, halo=halo, stride=input_stride) for r in geometry.regions]
+    many = any(plan.count > 1 for plan in plans)
+    if config.frame_graph and not many:
+        message = (
+            f"--frame-graph: one tile of {core} holds the whole region, so its graph sees it all: leave the flag out"
+        )
+        raise ConfigError(message)
+    if many and config.halo is None:
+        halo = default_halo(core)
+    placed = position_bound and sum(plan.count for plan in plans) > 1
     return TilingSpec(
         core=SizeSpec(width=core.width, height=core.height),
         halo=halo,
         stride=grid_stride,
         offset=(grid_stride - 1) / 2,
-        batch=_TILE_BATCH if many else 1,
-        position_bound=False,
+        batch=_TILE_BATCH if many and not placed else 1,  # each tile of a batch would copy its own statistics
+        position_bound=placed,
+        halo_kind="exact",  # until it is measured on what was fitted
+        seam_error=0.0,
     )

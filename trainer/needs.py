@@ -1,11 +1,14 @@
 """Owns what is known before a fit begins of what will come of it: how large graph and bundle will be, and whether one holds it."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 from edge_runtime.errors import ConfigError
 from trainer.backbones import Features
 from trainer.models.method import FitData, FitSettings, Method, state_bytes
 
 MAX_GRAPH_BYTES = 1_980_000_000  # a bundle of 4 GB holds two, with 1 % for all else; ONNX itself ends at 2.1 GB
-_GRAPHS = 2  # in a bundle: one for each engine
+_ENGINES = 2  # a bundle holds every graph once for each
 _SMALLER = {
     "layers": "fewer or other --layers",
     "backbone": "another --backbone",
@@ -14,34 +17,78 @@ _SMALLER = {
 }
 
 
-def check_graph(method: Method, features: Features, data: FitData, settings: FitSettings) -> int:
-    """What the whole graph's weights and constants will take, in bytes; one that no bundle can hold is refused.
+@dataclass(frozen=True, slots=True)
+class Smaller:
+    """The same fit at a smaller scale, to name one that fits."""
+
+    scale: float
+    data: Callable[[float], FitData]  # the tiles at a share of that scale
+
+    def advice(self, size: Callable[[FitData], int], limit: float) -> str:
+        """The largest scale, in steps of 5 % of the present one, at which a size is within a limit."""
+        for step in range(19, 0, -1):
+            if size(self.data(step / 20)) <= limit:
+                return f"--scale {self.scale * step / 20:.3g} would fit; else "
+        return ""
+
+
+def check_graph(
+    method: Method,
+    features: Features,
+    data: FitData,
+    settings: FitSettings,
+    *,
+    graphs: int = 1,
+    smaller: Smaller | None = None,
+) -> int:
+    """What one graph's weights and constants will take, in bytes; one that no bundle can hold is refused.
+
+    Args:
+        method: what is to be fitted.
+        features: the first half of its graph.
+        data: the shares.
+        settings: of the fit.
+        graphs: 2 where there will be a frame graph, which holds the same once more.
+        smaller: to name a scale that fits, where the scale decides.
 
     Raises:
-        ConfigError: it is larger than `MAX_GRAPH_BYTES`, or the tiles are not what the method takes.
+        ConfigError: it is larger than a bundle holds, or the tiles are not what the method takes.
     """
-    size = state_bytes(features) + method.graph_bytes(features, data, settings)
-    if size > MAX_GRAPH_BYTES:
+    weights = state_bytes(features)
+    size = weights + method.graph_bytes(features, data, settings)
+    limit = MAX_GRAPH_BYTES // graphs
+    if size > limit:
+        fits = (
+            ""
+            if smaller is None
+            else smaller.advice(lambda d: weights + method.graph_bytes(features, d, settings), limit)
+        )
         own = "".join(f", {advice}" for flag, advice in _SMALLER.items() if flag in method.settings)
         message = (
             f"--method {method.name}: the graph of this fit would take {size / 1e9:.2f} GB, a bundle holds graphs of "
-            f"{MAX_GRAPH_BYTES / 1e9:.2f} GB: take a smaller --size, fewer images (--limit){own}, or another --method"
+            f"{limit / 1e9:.2f} GB{' where there are two' if graphs > 1 else ''}: {fits}take a smaller {_side(smaller)}, "
+            f"fewer images (--limit){own}, or another --method"
         )
         raise ConfigError(message)
     return size
 
 
-def told(method: Method, *, memory: int, graph: int) -> str:
+def _side(smaller: Smaller | None) -> str:
+    return "--size" if smaller is None else "--scale"
+
+
+def told(method: Method, *, memory: int, graph: int, graphs: int = 1) -> str:
     """The line that is said before a fit.
 
     Args:
         method: what is to be fitted.
         memory: bytes that the fit will take, by the method's own prediction.
         graph: bytes of the whole graph.
+        graphs: 2 where there will be a frame graph as well.
     """
     return (
         f"{method.name}: the fit takes about {_rounded(memory)} of memory; the bundle will be about "
-        f"{_rounded(_GRAPHS * graph)}, the graph in use takes {_rounded(graph)} at least"
+        f"{_rounded(_ENGINES * graphs * graph)}, the graph in use takes {_rounded(graph)} at least"
     )
 
 

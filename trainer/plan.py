@@ -35,6 +35,7 @@ from trainer.data.selection import TileRule
 from trainer.data.splits import Splits, split
 from trainer.devices import choose_device
 from trainer.geometry import FrameSurvey, make_geometry, make_tiling, survey
+from trainer.halo import HaloChoice
 from trainer.models.method import FeatureRequest, Method
 from trainer.models.registry import find_method
 from trainer.processes import Processes
@@ -95,6 +96,9 @@ def check_flags(config: BuildConfig, method: Method, processes: Processes, *, re
     if config.validation is not None and method.validation == 0.0 and (from_graph or config.background == "off"):
         message = f"--validation: the method {method.name} has no use for images that are set apart: leave the flag out"
         raise ConfigError(message)
+    if config.frame_graph and method.no_frame_graph:
+        message = f"--frame-graph: --method {method.name}: {method.no_frame_graph}: leave the flag out, or take --method patchcore"
+        raise ConfigError(message)
     moving = ",".join(kind for kind in config.augment if kind.moves)
     if moving and method.knows_places:
         message = (
@@ -130,6 +134,7 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
     geometry, members = make_geometry(config, found)
     device = choose_device(config.device, processes)
     features = method.features(_request(config, found)).to(device)
+    choice = HaloChoice(method, features, geometry, [sample.path for sample in splits.fit])
     tiling = make_tiling(
         config,
         geometry,
@@ -137,7 +142,12 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         input_stride=features.input_stride,
         position_bound=method.position_bound,
         image_score=method.image_score,
+        default_halo=choice.default,
     )
+    if config.frame_graph:
+        choice.require_exact(tiling)
+    if config.tile is not None:  # what was chosen is on record: built again from it, the bundle is the same
+        config = config.model_copy(update={"halo": tiling.halo})
     recipe = _recipe(
         config=config,
         dataset=dataset,

@@ -270,7 +270,7 @@ def _step(
     """One step on this process' part of a batch; the loss is that of the whole batch."""
     optimizer.zero_grad(set_to_none=True)
     part = processes.part(len(batch.tiles))
-    mine = TileBatch(batch.tiles[part], batch.kept[part])
+    mine = TileBatch(batch.tiles[part], batch.kept[part], None if batch.index is None else batch.index[part])
     found = 0.0
     if len(mine.tiles):
         with torch.autocast(batch.tiles.device.type, torch.bfloat16, enabled=batch.tiles.device.type == "cuda"):

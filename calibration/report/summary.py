@@ -7,8 +7,10 @@ from calibration.metrics import AUPRO_LIMIT
 from calibration.policies import NO_GUARANTEE
 from calibration.report.wording import NOTHING, RateLine, RateName, count, number, rate_line
 from calibration.samples import Label
+from edge_runtime.bundle.manifest import Recipe
 from edge_runtime.decision import Verdict
 from edge_runtime.inspector import Inspector
+from edge_runtime.scorer import make_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +62,21 @@ def headline(evaluation: Evaluation, inspector: Inspector) -> tuple[Fact, ...]:
     return (
         Fact("Method", evaluation.method, recipe.provenance.backbone),
         Fact("Artefact", evaluation.artefact, runs),
+        *_tiles(recipe),
         Fact("Data set", evaluation.dataset, count(len(evaluation.judged), "image")),
         Fact("Bundle", evaluation.bundle[:12], "first 12 digits of its digest"),
         Fact("Created", recipe.created, f"Takt {recipe.takt_version}"),
     )
+
+
+def _tiles(recipe: Recipe) -> tuple[Fact, ...]:
+    """How planes are cut, where they are."""
+    tiling = recipe.tiling
+    count_of = max(make_plan(recipe, region).count for region in recipe.geometry.regions)
+    if count_of == 1:
+        return ()
+    seams = f"halo {tiling.halo} px, {tiling.halo_kind}: seam error {tiling.seam_error:.1g} of the map's range"
+    return (Fact("Tiles", f"{count_of} of {tiling.core.size}", seams),)
 
 
 def warnings(evaluation: Evaluation, inspector: Inspector) -> tuple[Fact, ...]:
@@ -79,6 +92,10 @@ def warnings(evaluation: Evaluation, inspector: Inspector) -> tuple[Fact, ...]:
     elif len(thresholds) > 1:
         text = "Each region's guarantee holds for that region alone; the regions of one part add up."
         found.append(Fact("Several regions", text))
+    tiling = inspector.scorer.recipe.tiling
+    if tiling.halo_kind == "approximate":
+        text = f"At the edges of tiles the map is off by up to {tiling.seam_error:.2g} of its range: the halo of {tiling.halo} px is too narrow."
+        found.append(Fact("Seams", text))
     errors = sum(item.inspection.verdict is Verdict.ERROR for item in evaluation.judged)
     if errors:
         text = f"{count(errors, 'image')} got no score. The gate rejects such parts; they count as rejected here."

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, Recipe
+from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole, GraphSpec, Manifest, Recipe
 from edge_runtime.bundle.selftest import self_test
 from edge_runtime.bundle.store import MANIFEST, SIGNATURE, array_from, check_digests, read_manifest
 from edge_runtime.engines import Engine, TileGraph, open_engine
@@ -40,6 +40,7 @@ class LoadedBundle:
     digest: str  # SHA-256 of the manifest's bytes
     manifest: Manifest
     artefact: ArtefactSpec
+    graph: GraphRole
     scorer: Scorer
 
 
@@ -47,6 +48,7 @@ def load(
     path: Path,
     *,
     artefact: str | None = None,
+    graph: GraphRole = GraphRole.TILE,
     threads: int | None = None,
     cache_dir: Path | None = None,
     require_signature: bool = False,
@@ -58,6 +60,7 @@ def load(
     Args:
         path: the bundle.
         artefact: which artefact to run; the bundle's default when None.
+        graph: which of its graphs: on tiles, or on the whole frame at once.
         threads: CPU threads of one inference; all when None.
         cache_dir: folder for compiled models; nothing is written when None.
         require_signature: the site accepts signed bundles only.
@@ -81,31 +84,61 @@ def load(
         check_digests(archive, MANIFEST, manifest.members)
         on_step("digests")
         spec = _choose(manifest, artefact, path)
-        engine = open_artefact(archive, manifest, spec, threads=threads, cache_dir=cache_dir)
-        on_step("graphs")
-        scorer = Scorer(
-            manifest,
-            engine,
-            valid_areas=read_valid_areas(archive, manifest),
-            backgrounds=read_backgrounds(archive, manifest),
-        )
+        scorer = open_scorer(archive, manifest, spec, graph, threads=threads, cache_dir=cache_dir, on_step=on_step)
         _check_camera(manifest, camera, path)
         on_step("geometry")
-        self_test(archive, manifest, spec, scorer)
+        self_test(archive, manifest, spec, graph, scorer)
         on_step("self-test")
-    return LoadedBundle(path=path, digest=digest, manifest=manifest, artefact=spec, scorer=scorer)
+    return LoadedBundle(path=path, digest=digest, manifest=manifest, artefact=spec, graph=graph, scorer=scorer)
+
+
+def open_scorer(
+    archive: Archive,
+    manifest: Manifest,
+    spec: ArtefactSpec,
+    role: GraphRole,
+    *,
+    threads: int | None,
+    cache_dir: Path | None = None,
+    on_step: Callable[[str], None] = lambda _: None,
+) -> Scorer:
+    """The scorer of one graph of an artefact.
+
+    Raises:
+        ConfigError: the artefact has no such graph.
+        ManifestError: the graph's files are not among the sealed members.
+        EngineError: the graph cannot be loaded or breaks the contract.
+    """
+    graph = spec.graph(role)
+    if graph is None:
+        message = f"{archive.path}: artefact {spec.name} has no {role} graph: take its tiles, or build the bundle with --frame-graph"
+        raise ConfigError(message)
+    engine = open_artefact(archive, manifest, spec, graph, threads=threads, cache_dir=cache_dir)
+    on_step("graphs")
+    return Scorer(
+        manifest.seen_by(graph),
+        engine,
+        valid_areas=read_valid_areas(archive, manifest),
+        backgrounds=read_backgrounds(archive, manifest),
+    )
 
 
 def open_artefact(
-    archive: Archive, manifest: Manifest, spec: ArtefactSpec, *, threads: int | None, cache_dir: Path | None
+    archive: Archive,
+    manifest: Manifest,
+    spec: ArtefactSpec,
+    chosen: GraphSpec,
+    *,
+    threads: int | None,
+    cache_dir: Path | None,
 ) -> Engine:
-    """Compile one artefact's graph.
+    """Compile one of an artefact's graphs.
 
     Raises:
-        ManifestError: the artefact's files are not among the sealed members.
+        ManifestError: the graph's files are not among the sealed members.
         EngineError: the graph cannot be loaded or breaks the contract.
     """
-    unsealed = sorted(set(spec.files) - set(manifest.members))
+    unsealed = sorted(set(chosen.files) - set(manifest.members))
     if unsealed:
         message = f"{archive.path}: artefact {spec.name} names files {unsealed}, which are no sealed members: rebuild the bundle"
         raise ManifestError(message)
@@ -113,9 +146,9 @@ def open_artefact(
         graph = TileGraph(
             engine=spec.engine,
             precision=spec.precision,
-            shape=manifest.graph_shape(image_score=manifest.has_image_score),
-            files=tuple(views.enter_context(archive.view(name)) for name in spec.files),
-            digest=hashlib.sha256("".join(manifest.members[name] for name in spec.files).encode()).hexdigest(),
+            shape=manifest.seen_by(chosen).graph_shape(image_score=manifest.has_image_score),
+            files=tuple(views.enter_context(archive.view(name)) for name in chosen.files),
+            digest=hashlib.sha256("".join(manifest.members[name] for name in chosen.files).encode()).hexdigest(),
         )
         return open_engine(graph, threads=threads, cache_dir=cache_dir)
 

@@ -109,6 +109,27 @@ class TilingSpec(Strict):
     offset: float  # plane pixel under the centre of cell 0
     batch: Positive
     position_bound: bool
+    halo_kind: Literal["exact", "approximate"]  # whether tiles give the map of the whole plane
+    seam_error: Annotated[
+        float, Field(ge=0)
+    ]  # measured after the fit, share of the map's range; 0 where no tile meets another
+
+
+class GraphRole(StrEnum):
+    """What a graph sees at once."""
+
+    TILE = "tile"
+    FRAME = "frame"  # the whole plane
+
+
+class GraphSpec(Strict):
+    """One graph's input and where its bytes are."""
+
+    role: GraphRole
+    batch: Positive
+    height: Positive  # of its input, halo included
+    width: Positive
+    files: tuple[str, ...]  # members: (onnx,) or (xml, bin)
 
 
 class ImageScoreRule(StrEnum):
@@ -204,6 +225,31 @@ class Recipe(Strict):
                 raise ValueError(message)
         return self
 
+    def seen_by(self, graph: GraphSpec) -> Self:
+        """The recipe as one of its graphs carries it out: a frame graph's plan has one core, which covers the plane."""
+        if graph.role is GraphRole.TILE:
+            return self
+        margin = 2 * self.tiling.halo
+        core = SizeSpec(width=graph.width - margin, height=graph.height - margin)
+        return self.model_copy(update={"tiling": self.tiling.model_copy(update={"core": core, "batch": graph.batch})})
+
+    def frame_graph(self, input_stride: int, files: tuple[str, ...]) -> GraphSpec:
+        """The graph that sees the only region's plane at once, rounded up to the network's stride, with the tiles' halo."""
+        plane, margin = self.geometry.regions[0].plane, 2 * self.tiling.halo
+        height, width = (-(-side // input_stride) * input_stride + margin for side in (plane.height, plane.width))
+        return GraphSpec(role=GraphRole.FRAME, batch=1, height=height, width=width, files=files)
+
+    def tile_graph(self, files: tuple[str, ...]) -> GraphSpec:
+        """The graph that sees a tile."""
+        core, margin = self.tiling.core, 2 * self.tiling.halo
+        return GraphSpec(
+            role=GraphRole.TILE,
+            batch=self.tiling.batch,
+            height=core.height + margin,
+            width=core.width + margin,
+            files=files,
+        )
+
     def graph_shape(self, *, image_score: bool) -> GraphShape:
         """Static shapes of the tile graph."""
         halo, core = self.tiling.halo, self.tiling.core
@@ -236,7 +282,7 @@ class DraftManifest(Recipe):
     """A fitted model before it has artefacts: graphs, torch's references, no threshold."""
 
     format_version: Literal[1]
-    graph: str  # member: ONNX
+    graphs: tuple[GraphSpec, ...]  # files: (onnx,)
     has_image_score: bool
     references: tuple[ReferenceSpec, ...]
     sealable: bool  # false where the weights are random
@@ -244,6 +290,7 @@ class DraftManifest(Recipe):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        _check_graphs(self, self.graphs, "the draft")
         _check_graph_score(self.map_policy, has_image_score=self.has_image_score)
         return self
 
@@ -289,24 +336,45 @@ class ParityEvidence(Strict):
     near_threshold: tuple[str, ...]  # frames too close to the threshold to count
 
 
+class FrameEvidence(Strict):
+    """That the frame graph computes what torch computed of tiles, so that the artefact's thresholds hold for it."""
+
+    parity: ParityEvidence
+    parity_scores: str  # member: JSON
+    latency_ms: Annotated[float, Field(ge=0)]
+
+
 class ArtefactSpec(Strict):
-    """One graph in one precision for one engine, with its own thresholds."""
+    """A fitted model in one precision for one engine: its graphs, with thresholds for all of them."""
 
     name: Name
     engine: EngineName
     precision: Precision
-    files: tuple[str, ...]  # members: (onnx,) or (xml, bin)
-    parity: ParityEvidence
+    graphs: tuple[GraphSpec, ...]  # the tile graph, and where there is one the frame graph
+    parity: ParityEvidence  # of the tile graph, as all that follows
     thresholds: dict[Name, RegionThresholds]
     scores: str  # member: JSON, the calibration scores behind the thresholds
     parity_scores: str  # member: JSON, torch's and its own scores on the parity frames
     latency_ms: Annotated[float, Field(ge=0)]  # median of one whole inspection where it was sealed
+    frame: FrameEvidence | None  # where there is a frame graph
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.frame is not None) != (self.graph(GraphRole.FRAME) is not None):
+            message = f"artefact {self.name}: a frame graph and its evidence come together, found one of them"
+            raise ValueError(message)
+        return self
+
+    def graph(self, role: GraphRole) -> GraphSpec | None:
+        """Its graph of a role, or None."""
+        return next((graph for graph in self.graphs if graph.role is role), None)
 
 
 class GoldenExpectation(Strict):
-    """What one artefact gave for one region of a golden frame."""
+    """What one graph of an artefact gave for one region of a golden frame."""
 
     artefact: Name
+    graph: GraphRole
     region: Name
     score: float
     map: str  # member: (h, w) float32, the stitched map
@@ -348,6 +416,7 @@ class Manifest(Recipe):
                 raise ValueError(message)
             for region in self.geometry.regions:
                 _check_tile_order(artefact, region, self.tiling)
+            _check_graphs(self, artefact.graphs, f"artefact {artefact.name}")
         _check_graph_score(self.map_policy, has_image_score=self.has_image_score)
         return self
 
@@ -378,6 +447,48 @@ def _check_graph_score(policy: MapPolicySpec, *, has_image_score: bool) -> None:
     if policy.image_score is ImageScoreRule.GRAPH and not has_image_score:
         message = "image_score graph: has_image_score is false, so the graph gives none"
         raise ValueError(message)
+
+
+def _check_graphs(recipe: Recipe, graphs: tuple[GraphSpec, ...], whose: str) -> None:
+    """One tile graph of the plan's size; at most one frame graph, where tiles and whole are the same."""
+    roles = [graph.role for graph in graphs]
+    if roles not in ([GraphRole.TILE], [GraphRole.TILE, GraphRole.FRAME]):
+        message = f"{whose}: graphs are {[str(role) for role in roles]}: tile first, and at most one frame"
+        raise ValueError(message)
+    tile = recipe.tile_graph(graphs[0].files)
+    if graphs[0] != tile:
+        found = f"{graphs[0].batch}x{graphs[0].height}x{graphs[0].width}"
+        message = f"{whose}: the tile graph takes {found}, the tiling says {tile.batch}x{tile.height}x{tile.width}"
+        raise ValueError(message)
+    if len(graphs) == 1:
+        return
+    why = no_frame_graph(recipe)
+    if why is not None:
+        message = f"{whose}: a frame graph is there, and {why}"
+        raise ValueError(message)
+    frame, tiling, plane = graphs[1], recipe.tiling, recipe.geometry.regions[0].plane
+    sides = ((frame.height - 2 * tiling.halo, plane.height), (frame.width - 2 * tiling.halo, plane.width))
+    if frame.batch != 1 or any(core < side or core % tiling.stride for core, side in sides):
+        message = (
+            f"{whose}: the frame graph takes {frame.batch}x{frame.height}x{frame.width}: one frame, whose plane of "
+            f"{plane.size} and halo {tiling.halo} it covers in steps of {tiling.stride}"
+        )
+        raise ValueError(message)
+
+
+def no_frame_graph(recipe: Recipe) -> str | None:
+    """Why a recipe's graph cannot be run on whole frames under the same thresholds; None where it can."""
+    tiling, regions = recipe.tiling, recipe.geometry.regions
+    if len(regions) > 1:
+        return f"a frame graph is of one region, there are {len(regions)}"
+    if tiling.position_bound or recipe.map_policy.image_score is ImageScoreRule.GRAPH:
+        return "the method's graph is of tiles only"
+    if tiling.halo_kind != "exact":
+        return (
+            f"the halo of {tiling.halo} px is approximate: tiles and whole frames differ by {tiling.seam_error:.2g} of the "
+            "map's range, so one threshold does not serve both"
+        )
+    return None
 
 
 def dump(manifest: Strict) -> bytes:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.manifest import ArtefactSpec, GoldenExpectation, Manifest
+from edge_runtime.bundle.manifest import ArtefactSpec, GoldenExpectation, GraphRole, Manifest
 from edge_runtime.bundle.store import array_from
 from edge_runtime.errors import DataError, SelfTestError
 from edge_runtime.imaging.frames import decode_png
@@ -11,7 +11,7 @@ from edge_runtime.imaging.maps import Map
 from edge_runtime.scorer import RegionScore, Scorer
 
 
-def self_test(archive: Archive, manifest: Manifest, artefact: ArtefactSpec, scorer: Scorer) -> None:
+def self_test(archive: Archive, manifest: Manifest, artefact: ArtefactSpec, graph: GraphRole, scorer: Scorer) -> None:
     """Score every golden frame and compare maps and scores with the sealed ones.
 
     Raises:
@@ -26,10 +26,10 @@ def self_test(archive: Archive, manifest: Manifest, artefact: ArtefactSpec, scor
         except DataError as error:
             message = f"{archive.path}: self-test: golden frame {golden.name} cannot be scored: {error}"
             raise SelfTestError(message) from error
-        own = [expected for expected in golden.expected if expected.artefact == artefact.name]
+        own = [one for one in golden.expected if (one.artefact, one.graph) == (artefact.name, graph)]
         if sorted(expected.region for expected in own) != sorted(scored):
             message = (
-                f"{archive.path}: self-test: golden frame {golden.name} expects of {artefact.name} results for regions "
+                f"{archive.path}: self-test: golden frame {golden.name} expects of {artefact.name} ({graph} graph) results for regions "
                 f"{sorted(expected.region for expected in own)}, it has {sorted(scored)}: rebuild the bundle"
             )
             raise SelfTestError(message)

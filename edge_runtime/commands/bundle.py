@@ -7,12 +7,13 @@ from typing import Any
 
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import load
-from edge_runtime.bundle.manifest import Manifest, RegionSpec
+from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole, GraphSpec, Manifest, RegionSpec
 from edge_runtime.bundle.store import MANIFEST, read_manifest
 from edge_runtime.bundle.training import TrainingRecord, read_training
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, write_bytes
 from edge_runtime.errors import ConfigError
+from edge_runtime.scorer import make_plan
 
 
 def bundle(arguments: Sequence[str]) -> int:
@@ -60,7 +61,7 @@ def _lines(manifest: Manifest, training: TrainingRecord | None) -> list[str]:
         f"data         {origin.dataset}: {len(splits.fit)} images to fit, {validated}{len(splits.calibration)} to calibrate",
         f"frames       {geometry.frame.size} {geometry.pixel_format}, {geometry.bit_depth} bits"
         + ("" if geometry.file_format is None else f", from files of {geometry.file_format}"),
-        f"tiling       core {tiling.core.size}, halo {tiling.halo}, stride {tiling.stride}",
+        f"tiling       core {tiling.core.size}, halo {tiling.halo}, stride {tiling.stride}{_seam(manifest)}",
     ]
     if training is not None:
         lines.insert(3, f"training     {training.in_words()}")
@@ -76,6 +77,7 @@ def _lines(manifest: Manifest, training: TrainingRecord | None) -> list[str]:
             f"artefact     {artefact.name}: {artefact.latency_ms:.1f} ms where sealed, map within "
             f"{parity.map_max_abs / parity.map_range:.1e} of torch's range on {parity.frames} frames, {parity.decision_flips} flips"
         )
+        lines += [f"  {_graph(graph, artefact)}" for graph in artefact.graphs]
         for name, found in artefact.thresholds.items():
             lines.append(f"  {name}: rejects from {found.reject:.6g} ({found.policy}); guarantee: {found.guarantee}")
     return lines
@@ -90,6 +92,24 @@ def _region_words(region: RegionSpec) -> str:
     return words + (f", lists from {region.smallest_region_px} px" if region.smallest_region_px else "")
 
 
+def _seam(manifest: Manifest) -> str:
+    """How far tiles and the whole plane agree; nothing where no tile meets another."""
+    tiling = manifest.tiling
+    plans = [make_plan(manifest, region).count for region in manifest.geometry.regions]
+    return f"; {tiling.halo_kind}, seam error {tiling.seam_error:.1g} of the map's range" if max(plans) > 1 else ""
+
+
+def _graph(graph: GraphSpec, artefact: ArtefactSpec) -> str:
+    line = f"{graph.role} graph: {graph.batch} x {graph.width}x{graph.height}"
+    if graph.role is GraphRole.TILE or artefact.frame is None:
+        return line
+    parity = artefact.frame.parity
+    return (
+        f"{line}, {artefact.frame.latency_ms:.1f} ms where sealed, map within {parity.map_max_abs / parity.map_range:.1e} "
+        f"of torch's range on tiles, {parity.decision_flips} flips"
+    )
+
+
 def _verify(path: Path, *, as_json: bool) -> int:
     passed: list[str] = []
 
@@ -99,13 +119,15 @@ def _verify(path: Path, *, as_json: bool) -> int:
             sys.stdout.write(f"ok  {step}\n")
 
     with Archive(path) as archive:
-        names = [artefact.name for artefact in read_manifest(archive).artefacts]
+        artefacts = read_manifest(archive).artefacts
+    graphs = [(artefact.name, graph.role) for artefact in artefacts for graph in artefact.graphs]
     digest = ""
-    for name in names:
-        loaded = load(path, artefact=name, on_step=on_step if name == names[0] else _ignore)
+    for index, (name, role) in enumerate(graphs):
+        loaded = load(path, artefact=name, graph=role, on_step=_ignore if index else on_step)
         digest = loaded.digest
-        if name != names[0] and not as_json:
-            sys.stdout.write(f"ok  self-test of {name}\n")
+        if index and not as_json:
+            sys.stdout.write(f"ok  self-test of {name}{', frame graph' if role is GraphRole.FRAME else ''}\n")
+    names = [artefact.name for artefact in artefacts]
     result: dict[str, Any] = {"bundle": digest, "path": str(path), "steps": passed, "artefacts": names}
     if as_json:
         write_json(result)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from edge_runtime.bundle.manifest import GraphRole
 from edge_runtime.bundle.store import array_bytes
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, folder, positive, write_bytes
@@ -33,6 +34,9 @@ def run(arguments: Sequence[str]) -> int:
     parser.add_argument("--only-wrong", action="store_true", help="print, write and list only what was not accepted")
     parser.add_argument("--csv", type=Path, metavar="F", help="write a table")
     parser.add_argument("--artefact", metavar="NAME", help="which artefact of the bundle to run")
+    parser.add_argument(
+        "--graph", choices=list(GraphRole), default=GraphRole.TILE, help="tiles (default), or the whole frame at once"
+    )
     parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads of one inspection")
     parser.add_argument(
         "--early-reject", action="store_true", help="stop at a frame's first tiles that make its REJECT certain"
@@ -42,7 +46,11 @@ def run(arguments: Sequence[str]) -> int:
     outputs = {name: folder(value) for name in ("overlays", "maps", "masks") if (value := getattr(options, name))}
     files = list(find_images(options.paths))
     inspector = Inspector.open(
-        options.bundle, artefact=options.artefact, threads=options.threads, early_reject=options.early_reject
+        options.bundle,
+        artefact=options.artefact,
+        graph=options.graph,
+        threads=options.threads,
+        early_reject=options.early_reject,
     )
     rows: list[dict[str, Any]] = []
     counts: Counter[Verdict] = Counter()

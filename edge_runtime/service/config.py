@@ -8,6 +8,7 @@ from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from edge_runtime.bundle.manifest import GraphRole
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.formats import PixelFormat, parse_pixel_format
 from edge_runtime.protocol.endpoints import Endpoints, parse_endpoint
@@ -129,6 +130,7 @@ class LineConfig(_File):
     camera: Annotated[tuple[CameraConfig, ...], Field(min_length=1)]
     workers: Annotated[int, Field(ge=1, le=64)] = 1  # processes for each bundle
     threads: Annotated[int, Field(ge=1, le=256)] | None = None  # CPU threads of one inspection; all when not given
+    graph: GraphRole = GraphRole.TILE  # of every bundle that the station runs: on tiles, or on the whole frame at once
     journal_days: Annotated[int, Field(ge=1, le=3650)] = 30  # how long answers are kept
     hang_ms: Annotated[int, Field(ge=100, le=600_000)] = 10_000  # an inspection that takes longer is taken for stuck
     warm_previous: bool = True  # keep the bundle before the active one loaded, for an instant rollback

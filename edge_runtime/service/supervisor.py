@@ -221,6 +221,7 @@ class Supervisor:
             "bundle": str(facts.path),
             "digest": facts.digest,
             "threads": self.config.threads,
+            "graph": self.config.graph.value,
             "cache_dir": str(RunDir(self.config.run_dir).cache),
         }
 

@@ -10,6 +10,7 @@ import structlog
 import zmq
 
 from edge_runtime.bundle.load import load
+from edge_runtime.bundle.manifest import GraphRole
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.errors import BundleError, CameraError, ProtocolError
 from edge_runtime.imaging import frames as imaging
@@ -39,7 +40,7 @@ def run_worker(order: dict[str, Any]) -> None:
     """Load the bundle, say so, and inspect until the supervisor says stop or is gone.
 
     Args:
-        order: `name`, `token`, `endpoint`, `bundle`, `digest`, `threads`, `cache_dir`.
+        order: `name`, `token`, `endpoint`, `bundle`, `digest`, `graph`, `threads`, `cache_dir`.
 
     Raises:
         BundleError: the bundle cannot be loaded, or is not the one that was ordered.
@@ -48,7 +49,7 @@ def run_worker(order: dict[str, Any]) -> None:
     lifeline.die_with_supervisor()
     start = time.monotonic()
     path = Path(order["bundle"])
-    bundle = load(path, threads=order["threads"], cache_dir=Path(order["cache_dir"]))
+    bundle = load(path, graph=GraphRole(order["graph"]), threads=order["threads"], cache_dir=Path(order["cache_dir"]))
     if bundle.digest != order["digest"]:
         message = (
             f"{path}: has digest {bundle.digest}, expected {order['digest']}: it was changed after it was staged; "
@@ -60,6 +61,7 @@ def run_worker(order: dict[str, Any]) -> None:
         "bundle_loaded",
         bundle=bundle.digest,
         product=bundle.manifest.product,
+        graph=bundle.graph.value,
         seconds=round(time.monotonic() - start, 3),
     )
     context = zmq.Context()

@@ -39,7 +39,7 @@ def _graph(archive: Archive, manifest: Manifest, name: str) -> TileGraph:
         engine=spec.engine,
         precision=spec.precision,
         shape=manifest.graph_shape(image_score=manifest.has_image_score),
-        files=tuple(archive.read(file) for file in spec.files),
+        files=tuple(archive.read(file) for file in spec.graphs[0].files),
         digest="0" * 64,
     )
 

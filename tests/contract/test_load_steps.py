@@ -14,6 +14,7 @@ import pytest
 
 from edge_runtime.bundle.archive import Archive, write_archive
 from edge_runtime.bundle.load import load
+from edge_runtime.bundle.manifest import GraphRole
 from edge_runtime.bundle.store import DRAFT, MANIFEST, SIGNATURE, array_bytes, array_from
 from edge_runtime.engines.openvino import to_ir
 from edge_runtime.errors import (
@@ -121,6 +122,27 @@ def test_a_manifest_without_a_version_or_that_is_no_object_is_unsupported(
     refused(tmp_path / "x.takt", UnsupportedFormatError, ["directory"])
 
 
+def list_alike(manifest: dict[str, Any]) -> None:
+    """Let the listed graphs say what the tiling says."""
+    tiling = manifest["tiling"]
+    sides = {side: tiling["core"][side] + 2 * tiling["halo"] for side in ("height", "width")}
+    for artefact in manifest["artefacts"]:
+        artefact["graphs"][0].update(batch=tiling["batch"], **sides)
+
+
+def evidence(manifest: dict[str, Any]) -> dict[str, Any]:
+    """Evidence for a frame graph that there is none of."""
+    artefact = manifest["artefacts"][0]
+    return {"parity": artefact["parity"], "parity_scores": artefact["parity_scores"], "latency_ms": 1.0}
+
+
+def add_frame_graph(manifest: dict[str, Any], **other: int) -> None:
+    """List the tile graph, which sees the whole plane, as a frame graph too."""
+    artefact = manifest["artefacts"][0]
+    artefact["graphs"].append(artefact["graphs"][0] | {"role": "frame"} | other)
+    artefact["frame"] = evidence(manifest)
+
+
 SCHEMA_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "unknown field": (lambda m: m.update(colour="red"), "colour"),
     "unknown field deep down": (lambda m: m["geometry"]["regions"][0]["crop"].update(z=1), "geometry.regions.0.crop.z"),
@@ -187,6 +209,32 @@ SCHEMA_FAULTS: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "region twice": (lambda m: m["geometry"]["regions"].append(m["geometry"]["regions"][0]), "not unique"),
     "artefact twice": (lambda m: m["artefacts"].append(m["artefacts"][0]), "not unique"),
     "region without threshold": (lambda m: m["artefacts"][0].update(thresholds={}), "thresholds for"),
+    "no graph": (lambda m: m["artefacts"][0].update(graphs=[]), "graphs are []"),
+    "no tile graph": (lambda m: m["artefacts"][0]["graphs"][0].update(role="frame"), "come together"),
+    "tile graph twice": (
+        lambda m: m["artefacts"][0]["graphs"].append(m["artefacts"][0]["graphs"][0]),
+        "graphs are ['tile', 'tile']",
+    ),
+    "unknown role": (lambda m: m["artefacts"][0]["graphs"][0].update(role="strip"), "graphs.0.role"),
+    "tile graph of another width": (
+        lambda m: m["artefacts"][0]["graphs"][0].update(width=64),
+        "takes 1x96x64, the tiling says 1x96x96",
+    ),
+    "tile graph of another batch": (lambda m: m["artefacts"][0]["graphs"][0].update(batch=2), "takes 2x96x96"),
+    "frame graph without evidence": (
+        lambda m: m["artefacts"][0]["graphs"].append(m["artefacts"][0]["graphs"][0] | {"role": "frame"}),
+        "come together",
+    ),
+    "evidence without a frame graph": (lambda m: m["artefacts"][0].update(frame=evidence(m)), "come together"),
+    "frame graph under an approximate halo": (
+        lambda m: (add_frame_graph(m), m["tiling"].update(halo_kind="approximate", seam_error=0.15)),
+        "the halo of 0 px is approximate: tiles and whole frames differ by 0.15",
+    ),
+    "frame graph that does not cover the plane": (lambda m: add_frame_graph(m, height=88), "1x88x96: one frame"),
+    "frame graph off the stride": (lambda m: add_frame_graph(m, width=99), "1x96x99: one frame"),
+    "frame graph of two frames": (lambda m: add_frame_graph(m, batch=2), "2x96x96: one frame"),
+    "unknown kind of halo": (lambda m: m["tiling"].update(halo_kind="good"), "tiling.halo_kind"),
+    "negative seam error": (lambda m: m["tiling"].update(seam_error=-1e-9), "tiling.seam_error"),
 }
 
 
@@ -326,25 +374,55 @@ def test_a_graph_that_is_not_what_the_manifest_says_is_an_engine_error(
     wanted: str,
     artefact: str,
 ) -> None:
-    message = refused(reseal(change), EngineError, DIGESTED, artefact=artefact)
+    message = refused(reseal(lambda m: (change(m), list_alike(m))), EngineError, DIGESTED, artefact=artefact)
     assert wanted in message.partition("the manifest says")[2]
 
 
 @pytest.mark.parametrize("files", [[], [XML], [XML, BIN, BIN], [BIN, XML]], ids=repr)
 def test_an_openvino_artefact_of_other_files_is_an_engine_error(reseal: Reseal, files: list[str]) -> None:
-    refused(reseal(lambda m: m["artefacts"][0].update(files=files)), EngineError, DIGESTED)
+    refused(reseal(lambda m: m["artefacts"][0]["graphs"][0].update(files=files)), EngineError, DIGESTED)
 
 
 @pytest.mark.parametrize("files", [[], [XML, BIN], [XML]], ids=repr)
 def test_an_onnx_artefact_of_other_files_is_an_engine_error(reseal: Reseal, files: list[str]) -> None:
-    path = reseal(lambda m: m["artefacts"][1].update(files=files))
+    path = reseal(lambda m: m["artefacts"][1]["graphs"][0].update(files=files))
     refused(path, EngineError, DIGESTED, artefact="onnxruntime-f32")
 
 
 @pytest.mark.parametrize("name", [MANIFEST, "gone.xml", "../up", ""])
 def test_a_graph_file_that_no_digest_vouches_for_is_a_manifest_error(reseal: Reseal, name: str) -> None:
-    message = refused(reseal(lambda m: m["artefacts"][0].update(files=[name, BIN])), ManifestError, DIGESTED)
+    message = refused(
+        reseal(lambda m: m["artefacts"][0]["graphs"][0].update(files=[name, BIN])), ManifestError, DIGESTED
+    )
     assert "no sealed members" in message
+
+
+def test_a_frame_graph_without_golden_results_fails_the_self_test_and_its_tiles_still_run(reseal: Reseal) -> None:
+    path = reseal(add_frame_graph)
+    assert load(path).graph is GraphRole.TILE
+    with pytest.raises(SelfTestError, match=r"expects of openvino-f32 \(frame graph\) results for regions \[\]"):
+        load(path, graph=GraphRole.FRAME)
+
+
+def test_a_frame_graph_is_held_against_golden_results_of_its_own(reseal: Reseal) -> None:
+    def change(manifest: dict[str, Any]) -> None:
+        add_frame_graph(manifest)
+        for golden in manifest["golden"]:
+            own = [one for one in golden["expected"] if one["artefact"] == "openvino-f32"]
+            golden["expected"] += [one | {"graph": "frame", "score": one["score"] + wrong} for one in own]
+
+    wrong = 0.0
+    assert load(reseal(change), graph=GraphRole.FRAME).graph is GraphRole.FRAME
+    wrong = 1e6
+    path = reseal(change)
+    assert load(path).graph is GraphRole.TILE
+    with pytest.raises(SelfTestError, match="score by 1e"):
+        load(path, graph=GraphRole.FRAME)
+
+
+def test_a_graph_that_is_not_there_is_a_config_error(small_bundle: Path) -> None:
+    with pytest.raises(ConfigError, match="artefact openvino-f32 has no frame graph"):
+        load(small_bundle, graph=GraphRole.FRAME)
 
 
 # 7. geometry

@@ -55,7 +55,7 @@ def graph_of(bundle: Path, name: str) -> tuple[TileGraph, list[bytearray]]:
     with Archive(bundle) as archive:
         manifest = read_manifest(archive)
         spec = manifest.artefact(name)
-        memory = [bytearray(archive.read(file)) for file in spec.files]
+        memory = [bytearray(archive.read(file)) for file in spec.graphs[0].files]
     shape = manifest.graph_shape(image_score=manifest.has_image_score)
     graph = TileGraph(engine=spec.engine, precision=spec.precision, shape=shape, files=(), digest="0" * 64)
     return replace(graph, files=tuple(memoryview(part) for part in memory)), memory
@@ -78,7 +78,9 @@ def test_an_engine_needs_the_bytes_of_its_graph_no_longer_than_it_takes_to_open(
     found = run(engine)
     with Archive(small_bundle) as archive:
         manifest = read_manifest(archive)
-        mapped = open_artefact(archive, manifest, manifest.artefact(name), threads=None, cache_dir=None)
+        mapped = open_artefact(
+            archive, manifest, manifest.artefact(name), manifest.artefact(name).graphs[0], threads=None, cache_dir=None
+        )
     assert np.array_equal(found, run(mapped))  # the file is closed by now
     fresh, kept = graph_of(small_bundle, name)
     assert np.array_equal(found, run(open_engine(replace(fresh, files=tuple(bytes(part) for part in kept)))))

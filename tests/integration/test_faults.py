@@ -82,14 +82,6 @@ def test_settings_that_cannot_be_met_are_refused_before_the_fit(
     clean(takt_here("build", parts, "--out", out, *base, *flags), 2, said, out)
 
 
-def test_a_method_of_places_refuses_tiles_with_the_reason(takt_here: Takt, parts: Path, tmp_path: Path) -> None:
-    out = tmp_path / "part.takt"
-    flags = ("--backbone", "gabor", "--method", "padim", "--tile", "32", "--halo", "16")
-    found = takt_here("build", parts, "--out", out, *flags)
-    clean(found, 2, "--method padim keeps statistics for every place of one plane; 4 tiles", out)
-    assert "--method patchcore" in found.err
-
-
 @pytest.mark.parametrize(
     "method", [method.name for method in METHODS.values() if method.image_score is ImageScoreRule.GRAPH]
 )

@@ -10,6 +10,8 @@ from edge_runtime.bundle.manifest import (
     ArtefactSpec,
     CropSpec,
     GeometrySpec,
+    GraphRole,
+    GraphSpec,
     ImageScoreRule,
     MapPolicySpec,
     ParityEvidence,
@@ -178,6 +180,8 @@ def make_recipe(
             offset=(stride - 1) / 2,
             batch=batch,
             position_bound=position_bound,
+            halo_kind="exact",
+            seam_error=0.0,
         ),
         map_policy=MapPolicySpec(
             upsampling="bilinear",
@@ -223,7 +227,7 @@ def make_artefact(thresholds: dict[str, RegionThresholds]) -> ArtefactSpec:
         name="toy-f32",
         engine=EngineName.OPENVINO,
         precision=Precision.F32,
-        files=("graph.xml", "graph.bin"),
+        graphs=(GraphSpec(role=GraphRole.TILE, batch=1, height=1, width=1, files=("graph.xml", "graph.bin")),),
         parity=ParityEvidence(
             frames=0,
             kinds={},
@@ -241,6 +245,7 @@ def make_artefact(thresholds: dict[str, RegionThresholds]) -> ArtefactSpec:
         scores="scores.json",
         parity_scores="parity.json",
         latency_ms=0.0,
+        frame=None,
     )
 
 

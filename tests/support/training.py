@@ -19,6 +19,9 @@ class Tiles:
     kept: Tensor | None = None  # (N, h, w); all cells count when None
     whole: bool = True
     views: int = 1
+    index: Tensor | None = None  # (N,) int32; one tile when None
+    places: int = 1
+    margin: int = 0
 
     def __iter__(self) -> Iterator[TileBatch]:
         yield from self._batches(torch.arange(self.count))
@@ -48,4 +51,5 @@ class Tiles:
 
     def _batches(self, order: Tensor) -> Iterator[TileBatch]:
         for chosen in order.split(self.batch):
-            yield TileBatch(self.pixels[chosen], self._mask[chosen])
+            index = None if self.index is None else self.index[chosen]
+            yield TileBatch(self.pixels[chosen], self._mask[chosen], index)

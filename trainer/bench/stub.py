@@ -183,6 +183,8 @@ def _recipe(
             offset=(STRIDE - 1) / 2,
             batch=1,
             position_bound=False,
+            halo_kind="exact",
+            seam_error=0.0,
         ),
         map_policy=MapPolicySpec(upsampling="bilinear", sigma=sigma, image_score=ImageScoreRule.MAX_RAW),
         provenance=ProvenanceSpec(
@@ -223,7 +225,7 @@ def _write_draft(path: Path, recipe: Recipe, module: nn.Module, dataset: DataSet
     draft = DraftManifest(
         format_version=1,
         **{name: getattr(recipe, name) for name in Recipe.model_fields},
-        graph=_GRAPH,
+        graphs=(recipe.tile_graph((_GRAPH,)),),
         has_image_score=False,
         references=tuple(references),
         sealable=True,

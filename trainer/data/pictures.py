@@ -68,6 +68,16 @@ class Pictures:
         return self._side // self._stride, self._side // self._stride
 
     @property
+    def places(self) -> int:
+        """One: a picture has no plan."""
+        return 1
+
+    @property
+    def margin(self) -> int:
+        """A picture has no halo."""
+        return 0
+
+    @property
     def whole(self) -> bool:
         """A picture is not cut."""
         return True

@@ -3,16 +3,21 @@
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
+from typing import TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from calibration.samples import Sample
-from trainer.data.augment import SeenTile, Views
+from edge_runtime.imaging.frames import Pixels
+from trainer.data.augment import Views
 from trainer.data.planes import Planes
 from trainer.data.selection import Selection
 from trainer.models.method import TileBatch
+
+_Placed: TypeAlias = tuple[Pixels, NDArray[np.bool_], int]  # a view of a tile, cells that count, which tile it is
 
 
 class FrameTiles:
@@ -65,6 +70,17 @@ class FrameTiles:
         return plan.input.height // plan.stride, plan.input.width // plan.stride
 
     @property
+    def places(self) -> int:
+        """How many tiles the plans of all regions have; those of which no cell counts are among them."""
+        return sum(plan.count for _, plan in self._planes.regions)
+
+    @property
+    def margin(self) -> int:
+        """Cells of the halo on each side of a tile's grid."""
+        plan = self._planes.regions[0][1]
+        return plan.halo // plan.stride
+
+    @property
     def whole(self) -> bool:
         """Whether every tile is a whole plane and shows nothing beyond it."""
         return all(plan.halo == 0 and plan.core == region.plane for region, plan in self._planes.regions)
@@ -96,23 +112,29 @@ class FrameTiles:
         """How many times each tile is seen, one view after the other in the order of `__iter__`."""
         return self._views.count
 
-    def _tiles(self, samples: Sequence[Sample], *, keep: bool) -> Iterator[SeenTile]:
+    def _tiles(self, samples: Sequence[Sample], *, keep: bool) -> Iterator[_Placed]:
         for sample, planes in self._planes.ahead(samples, workers=self._workers, keep=keep):
-            chosen = self._selection.of(sample)
+            chosen, first = self._selection.of(sample), 0
             for index, ((_, plan), masks, plane) in enumerate(zip(self._planes.regions, chosen, planes, strict=True)):
                 for tile, mask in masks.items():
                     cut = np.empty((plan.input.height, plan.input.width, plane.shape[2]), dtype=plane.dtype)
                     plan.cut(plane, tile, cut)
-                    yield from self._views.of(cut, mask, (int(sample.digest[:16], 16), index, tile))
+                    for seen, kept in self._views.of(cut, mask, (int(sample.digest[:16], 16), index, tile)):
+                        yield seen, kept, first + tile
+                first += plan.count
 
-    def _batches(self, tiles: Iterable[SeenTile]) -> Iterator[TileBatch]:
+    def _batches(self, tiles: Iterable[_Placed]) -> Iterator[TileBatch]:
         source = iter(tiles)
         while batch := list(islice(source, self._batch)):
-            stacked = torch.from_numpy(np.stack([tile for tile, _ in batch])).to(self._device)
-            yield TileBatch(stacked, torch.from_numpy(np.stack([mask for _, mask in batch])).to(self._device))
+            cuts, masks, indices = zip(*batch, strict=True)
+            yield TileBatch(
+                torch.from_numpy(np.stack(cuts)).to(self._device),
+                torch.from_numpy(np.stack(masks)).to(self._device),
+                torch.tensor(indices, dtype=torch.int32, device=self._device),
+            )
 
 
-def _stirred(tiles: Iterator[SeenTile], draw: random.Random, held: int) -> Iterator[SeenTile]:
+def _stirred(tiles: Iterator[_Placed], draw: random.Random, held: int) -> Iterator[_Placed]:
     """The same tiles in another order, with no more than `held` of them in memory."""
     pool = list(islice(tiles, held))
     for tile in tiles:

@@ -31,6 +31,7 @@ from trainer.models.frozen import (
     training_bytes,
 )
 from trainer.models.method import FeatureRequest, FitData, FitSettings, TrainingTiles, backbone_features
+from trainer.models.seen import Joined
 from trainer.training import Schedule
 
 PLACE_CHANNELS = 128
@@ -139,10 +140,15 @@ class CFlowMethod:
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "steps", "learning_rate"})
     validation: float = 0.1
     note: str = ""
+    no_frame_graph: str = "what it knows of a place is a place in the tile"
 
     def features(self, wanted: FeatureRequest) -> Features:
         """The backbone."""
         return backbone_features(wanted, self.layers)
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
+        """All layers at the first one's grid: the flows look at one cell at a time."""
+        return Joined(features)
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Cached features, the flows with Adam's averages, and what a look at the validation share's maps keeps."""

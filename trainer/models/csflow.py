@@ -24,6 +24,7 @@ from trainer.backbones import Features
 from trainer.models.flows import AffineCoupling, Flow, Permutation, changed_channels, negative_log_likelihood
 from trainer.models.frozen import Standardise, kept_at, to_grid, train_on_features, trained_bytes, training_bytes
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
+from trainer.models.seen import Joined
 from trainer.training import Schedule
 
 PAPER_BACKBONES = ("tf_efficientnet_b5.in1k", "tf_efficientnet_b5.aa_in1k", "tf_efficientnet_b5.ns_jft_in1k")
@@ -136,6 +137,7 @@ class CSFlowMethod:
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "steps", "learning_rate"})
     validation: float = 0.1
     note: str = ""
+    no_frame_graph: str = "its score is of all that its graph sees"
 
     def features(self, wanted: FeatureRequest) -> Features:
         """One layer at three scales: of the paper's backbone where its weights are at hand and no other was asked for.
@@ -152,6 +154,10 @@ class CSFlowMethod:
             )
             raise ConfigError(message)
         return Features(Pyramid(single.network), layers=single.layers, pixels=single.pixels, origin=single.origin)
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
+        """All layers at the first one's grid."""
+        return Joined(features)
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Cached features, the flow with Adam's averages, and what the backward pass keeps."""

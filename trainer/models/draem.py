@@ -31,6 +31,7 @@ from trainer.data.textures import Textures, seeded, texture_source
 from trainer.models import unet
 from trainer.models.draem_losses import focal_loss, l2_loss, ssim_loss
 from trainer.models.method import FeatureRequest, FitData, FitSettings, TileBatch, state_bytes, with_contrast
+from trainer.models.seen import Stacked
 from trainer.training import Schedule, train
 
 RECONSTRUCTION_WIDTH = 128  # channels of the first level
@@ -40,6 +41,7 @@ POOLED = 21
 EPOCHS = 700
 DROPS = (400, 600)  # epochs
 LEARNING_RATE = 1e-4
+_DRAWN_WIDTH = 8  # channels of the first level, to see how far the networks look
 _SPOILT = 0.5  # share of tiles that get an anomaly
 _TURNED = 0.3  # share of tiles that are turned
 _MAX_ANGLE = math.pi / 4
@@ -78,10 +80,22 @@ class DRAEMMethod:
     settings: frozenset[str] = frozenset({"steps", "learning_rate", "width", "textures"})
     validation: float = 0.0
     note: str = ""
+    no_frame_graph: str = ""
 
     def features(self, wanted: FeatureRequest) -> Features:
         """The pixels themselves."""
         return PixelFeatures(pixels=wanted.pixels, input_stride=unet.STRIDE)
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:
+        """Both networks, of few channels: how far they see does not depend on the number."""
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            torch.manual_seed(0)
+            drawn = DRAEM(features, unet.Reconstruction(_DRAWN_WIDTH), unet.Discrimination(_DRAWN_WIDTH)).train()
+            for module in drawn.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.momentum = None  # after one pass every level has values of one size, as after training
+            drawn.to(features.mean.device)(tiles[:1])
+        return Stacked(drawn.eval())
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Weights, slopes and moments, and what a step over one batch keeps for the way back."""

@@ -38,6 +38,7 @@ from trainer.models.method import (
     with_contrast,
 )
 from trainer.models.scaling import channel_statistics
+from trainer.models.seen import Joined
 from trainer.training import Schedule, train
 
 STEPS = 70_000
@@ -125,10 +126,15 @@ class EfficientADMethod:
     settings: frozenset[str] = frozenset({"steps", "learning_rate", "teacher", "textures"})
     validation: float = 0.1
     note: str = NOTE
+    no_frame_graph: str = ""
 
     def features(self, wanted: FeatureRequest) -> Features:
         """The teacher."""
         return pdn.load_teacher(wanted.teacher, self.size, wanted.pixels)
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
+        """The teacher; the student sees as far."""
+        return Joined(features)
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Weights, slopes and moments of student and autoencoder, and what a step over one batch keeps."""

@@ -27,6 +27,7 @@ from trainer.models.frozen import (
     training_bytes,
 )
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
+from trainer.models.seen import joined
 from trainer.training import Schedule
 
 STEPS_OF_FLOW = 8
@@ -93,6 +94,30 @@ class FastFlow(nn.Module):
         return -total / len(layers)
 
 
+class DrawnFlows(nn.Module):
+    """What of the graph looks beyond a cell: the latent of flows that have not learnt anything."""
+
+    def __init__(self, features: Features, tiles: Tensor) -> None:
+        """Draw the flows from a fixed seed; the first of the tiles gives mean and deviation of the features."""
+        super().__init__()
+        self.features = features
+        with torch.no_grad():
+            maps = features(tiles[:1])
+        means = [layer.mean(dim=(0, 2, 3)) for layer in maps]
+        self.standard = Standardise(means, [layer.std(dim=(0, 2, 3)) for layer in maps])
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            self.flows = make_flows(features.channels)
+            for subnet in self.flows.modules():
+                if isinstance(subnet, ConvolutionalSubnet):
+                    subnet.layers[-1].reset_parameters()  # type: ignore[operator]  # a convolution
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, sum D_i, h, w)."""
+        layers = self.standard(self.features(tiles))
+        return joined([flow([layer])[0][0] for flow, layer in zip(self.flows, layers, strict=True)])
+
+
 @dataclass(frozen=True, slots=True)
 class FastFlowMethod:
     """FastFlow as the trainer's registry knows it."""
@@ -107,10 +132,15 @@ class FastFlowMethod:
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "steps", "learning_rate"})
     validation: float = 0.1
     note: str = ""
+    no_frame_graph: str = ""
 
     def features(self, wanted: FeatureRequest) -> Features:
         """The backbone."""
         return backbone_features(wanted, self.layers)
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:
+        """Flows whose last convolutions are drawn and not 0, where they begin."""
+        return DrawnFlows(features, tiles).to(features.mean.device).eval()
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Cached features, the flows with Adam's averages, and what the backward pass keeps."""

@@ -25,6 +25,7 @@ from trainer.models.method import (
     check_varies,
     with_contrast,
 )
+from trainer.models.seen import Joined
 
 PAPER_BACKBONES = ("tf_efficientnet_b4.aa_in1k", "tf_efficientnet_b4.in1k", "efficientnet_b4.ra2_in1k")
 PAPER_LAYERS = ("bn1", *(f"blocks.{block}" for block in range(7)), "bn2")  # stem, all blocks, head
@@ -119,6 +120,7 @@ class GaussianADMethod:
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights"})
     validation: float = 0.0
     note: str = ""
+    no_frame_graph: str = "its score is of all that its graph sees"
 
     def features(self, wanted: FeatureRequest) -> Features:
         """The backbone: the paper's where its weights are at hand and neither backbone, layers nor weights were named."""
@@ -126,6 +128,10 @@ class GaussianADMethod:
         paper = None if chosen else _paper_backbone(wanted.weights_dir)
         asked = wanted if paper is None else replace(wanted, backbone=paper)
         return backbone_features(asked, PAPER_LAYERS if "efficientnet" in asked.backbone else self.layers)
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
+        """All layers at the first one's grid."""
+        return Joined(features)
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Pooled features twice over, of each layer five square matrices in float64, and the graph's statistics."""

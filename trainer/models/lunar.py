@@ -34,7 +34,7 @@ from trainer.models.method import (
     with_contrast,
 )
 from trainer.models.neighbours import grouped_bytes, nearest_distances
-from trainer.models.patchcore import embed
+from trainer.models.patchcore import Embedded, embed
 from trainer.training import Schedule, train
 
 HIDDEN = 256
@@ -146,10 +146,15 @@ class LUNARMethod:
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "coreset", "steps", "learning_rate"})
     validation: float = 0.1
     note: str = ""
+    no_frame_graph: str = ""
 
     def features(self, wanted: FeatureRequest) -> Features:
         """The backbone."""
         return backbone_features(wanted, self.layers)
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
+        """Features averaged over their neighbours."""
+        return Embedded(features)
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """The index as drawn, scaled and in the graph, one block of distances, and the draw's order."""

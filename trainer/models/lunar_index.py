@@ -116,6 +116,16 @@ class LabelledDistances:
         return 1, 1
 
     @property
+    def places(self) -> int:
+        """One: distances are of no place."""
+        return 1
+
+    @property
+    def margin(self) -> int:
+        """Distances have no halo."""
+        return 0
+
+    @property
     def whole(self) -> bool:
         """A row needs nothing around it."""
         return True

@@ -21,11 +21,13 @@ class TileBatch:
     """Tiles to train on, with the cells that count.
 
     `tiles` is (B, H, W, C) of integers on the training device; `kept` is (B, h, w) bool at the features' grid, false
-    for cells of the halo, beyond the plane, or outside the valid area.
+    for cells of the halo, beyond the plane, or outside the valid area. `index` is (B,) int32, which tile of the plan each
+    is, regions counted on; None where there is but one.
     """
 
     tiles: Tensor
     kept: Tensor
+    index: Tensor | None = None
 
 
 class TrainingTiles(Protocol):
@@ -52,6 +54,14 @@ class TrainingTiles(Protocol):
     @property
     def grid(self) -> tuple[int, int]:
         """Height and width of a tile's feature grid."""
+
+    @property
+    def places(self) -> int:
+        """How many tiles the plan has, all regions together: what `TileBatch.index` counts."""
+
+    @property
+    def margin(self) -> int:
+        """Cells of the halo on each side of a tile's grid."""
 
     @property
     def whole(self) -> bool:
@@ -161,11 +171,22 @@ class Method(Protocol):
     def note(self) -> str:
         """What a bundle's LICENCES.json must say of the method itself; empty where nothing."""
 
+    @property
+    def no_frame_graph(self) -> str:
+        """Why its graph cannot be run on whole frames where it was fitted to tiles; empty where it can."""
+
     def features(self, wanted: FeatureRequest) -> Features:
         """The first half of the graph.
 
         Raises:
             ConfigError: it cannot be had.
+        """
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:
+        """What of the graph looks beyond one cell, before anything is learnt; the halo is chosen by it.
+
+        Its `forward` is tiles (B, H, W, C) -> (B, D, h, w) at the graph's own grid. What will be learnt is drawn, and brought to
+        the scale that it will have on a few tiles of good parts.
         """
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:

@@ -19,6 +19,7 @@ from trainer.backbones import Features
 from trainer.models.coreset import PROJECTED, StreamingCoreset
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features, with_contrast
 from trainer.models.neighbours import grouped, grouped_bytes, nearest_distances
+from trainer.models.seen import joined
 from trainer.progress import counter
 
 DEFAULT_CORESET = 0.01
@@ -53,12 +54,20 @@ class PatchCore(nn.Module):
 
 def embed(maps: list[Tensor]) -> Tensor:
     """Average each layer over 3x3 neighbours and join all at the first layer's grid: (B, sum D_i, h, w)."""
-    pooled = [functional.avg_pool2d(layer, kernel_size=3, stride=1, padding=1) for layer in maps]
-    grid = pooled[0].shape[-2:]
-    return torch.cat(
-        [pooled[0]] + [functional.interpolate(p, size=grid, mode="bilinear", align_corners=False) for p in pooled[1:]],
-        dim=1,
-    )
+    return joined([functional.avg_pool2d(layer, kernel_size=3, stride=1, padding=1) for layer in maps])
+
+
+class Embedded(nn.Module):
+    """What of the graph looks beyond a cell: patches, before any is kept."""
+
+    def __init__(self, features: Features) -> None:
+        """Take the features."""
+        super().__init__()
+        self.features = features
+
+    def forward(self, tiles: Tensor) -> Tensor:
+        """(B, H, W, C) -> (B, sum D_i, h, w)."""
+        return embed(self.features(tiles))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +84,15 @@ class PatchCoreMethod:
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "coreset"})
     validation: float = 0.0
     note: str = ""
+    no_frame_graph: str = ""
 
     def features(self, wanted: FeatureRequest) -> Features:
         """The backbone."""
         return backbone_features(wanted, self.layers)
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
+        """Features averaged over their neighbours."""
+        return Embedded(features)
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """The patches held for selection (twice while they are thinned) and the bank."""

@@ -28,6 +28,7 @@ from trainer.models.method import (
     with_contrast,
 )
 from trainer.models.neighbours import BLOCK_FLOATS, closeness, grouped, grouped_bytes, largest, members
+from trainer.models.seen import Joined
 
 NEIGHBOURS = 50
 _ROWS = 128  # queries at once: enough of them to make a matrix product worth its while
@@ -133,10 +134,17 @@ class SPADEMethod:
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights"})
     validation: float = 0.0
     note: str = ""
+    no_frame_graph: str = (
+        "its score is of all that its graph sees, and so are the images that it looks for neighbours in"
+    )
 
     def features(self, wanted: FeatureRequest) -> Features:
         """The backbone."""
         return backbone_features(wanted, self.layers)
+
+    def seen(self, features: Features, tiles: Tensor) -> nn.Module:  # noqa: ARG002 - as the Protocol has it
+        """All layers at the first one's grid."""
+        return Joined(features)
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """The banks as gathered, as fitted, in the graph and in the file, and one block of products."""

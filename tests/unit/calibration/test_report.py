@@ -28,6 +28,8 @@ from edge_runtime.bundle.manifest import (
     ArtefactSpec,
     CropSpec,
     GeometrySpec,
+    GraphRole,
+    GraphSpec,
     ImageScoreRule,
     MapPolicySpec,
     ParityEvidence,
@@ -83,7 +85,14 @@ def recipe(regions: tuple[RegionSpec, ...], core: int) -> Recipe:
             demosaic_version=DEMOSAIC_VERSION,
         ),
         tiling=TilingSpec(
-            core=SizeSpec(width=core, height=HEIGHT), halo=0, stride=STRIDE, offset=3.5, batch=1, position_bound=False
+            core=SizeSpec(width=core, height=HEIGHT),
+            halo=0,
+            stride=STRIDE,
+            offset=3.5,
+            batch=1,
+            position_bound=False,
+            halo_kind="exact",
+            seam_error=0.0,
         ),
         map_policy=MapPolicySpec(upsampling="bilinear", sigma=0.0, image_score=ImageScoreRule.MAX_RAW),
         provenance=ProvenanceSpec(
@@ -128,7 +137,8 @@ def inspector(*names: str, guarantee: str = CONFORMAL, review: float | None = RE
         name="openvino-f32",
         engine=EngineName.OPENVINO,
         precision=Precision.F32,
-        files=("graph.xml", "graph.bin"),
+        graphs=(GraphSpec(role=GraphRole.TILE, batch=1, height=HEIGHT, width=WIDTH, files=("graph.xml", "graph.bin")),),
+        frame=None,
         parity=ParityEvidence(
             frames=16,
             kinds={"good": 8, "painted": 8},
@@ -295,6 +305,20 @@ def test_headline_threshold_and_parity_come_from_the_bundle(tree: Tree) -> None:
         "train/good/near & far.png",
     ):
         assert fact in page.text["parity"]
+
+
+def test_seams_are_a_warning_with_their_size_and_tiles_a_fact(tree: Tree) -> None:
+    sealed = inspector()
+    whole = sealed.scorer.recipe
+    tiling = recipe(whole.geometry.regions, WIDTH // 2).tiling.model_copy(
+        update={"halo_kind": "approximate", "seam_error": 0.153}
+    )
+    cut = whole.model_copy(update={"tiling": tiling})
+    bundle = Inspector(Scorer(cut, Brightness(WIDTH // 2), valid_areas={}), sealed.artefact, sealed.digest)
+    page = report(bundle, tree)
+    assert "off by up to 0.15 of its range" in page.text["warnings"]
+    assert "2 of 32x48 halo 0 px, approximate: seam error 0.2 of the map's range" in page.text[""]
+    assert "Tiles" not in report(sealed, tree).text[""]
 
 
 def test_a_missing_guarantee_is_a_warning(tree: Tree) -> None:

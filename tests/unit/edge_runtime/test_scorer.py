@@ -115,6 +115,13 @@ def test_a_position_bound_graph_is_told_which_tile_it_sees() -> None:
     assert np.array_equal(grid, np.repeat(np.repeat(np.arange(6).reshape(3, 2), 2, axis=0), 4, axis=1))
 
 
+def test_tiles_of_several_regions_are_counted_on() -> None:
+    regions = (make_region("left", (0, 0, 32, 48)), make_region("right", (32, 0, 64, 48)))
+    recipe = make_recipe(frame=Size(64, 48), core=Size(32, 16), batch=2, position_bound=True, regions=regions)
+    left, right = scorer(recipe, PositionEngine(recipe)).score(spotted(Size(64, 48))).regions
+    assert (left.grid[:, 0].tolist(), right.grid[:, 0].tolist()) == ([0, 0, 1, 1, 2, 2], [3, 3, 4, 4, 5, 5])
+
+
 @pytest.mark.parametrize("size", [Size(20, 12), Size(1, 1), Size(9, 33)])
 def test_a_frame_smaller_than_a_tile_is_scored_in_full(size: Size) -> None:
     recipe = make_recipe(frame=size, core=Size(64, 64), halo=16)

@@ -168,7 +168,13 @@ def tiling(
     config = make_config(flags, None)
     geometry, _ = make_geometry(config, FRAME)
     return make_tiling(
-        config, geometry, grid_stride=8, input_stride=16, position_bound=position_bound, image_score=rule
+        config,
+        geometry,
+        grid_stride=8,
+        input_stride=16,
+        position_bound=position_bound,
+        image_score=rule,
+        default_halo=lambda core: core.width // 2,
     )
 
 
@@ -183,8 +189,21 @@ def test_one_input_has_no_halo_and_a_batch_of_one() -> None:
     assert (found.core.size, found.halo, found.batch) == ((96, 64), 0, 1)
 
 
-def test_the_default_halo_belongs_to_tiles() -> None:
-    assert tiling({"tile": 32}).halo == 96
+def test_the_halo_that_nobody_gave_is_asked_for_by_the_core() -> None:
+    assert tiling({"tile": 32}).halo == 16
+    assert tiling({"tile": 32, "halo": 48}).halo == 48
+    assert tiling({"tile": 32, "halo": 0}).halo == 0
+
+
+@pytest.mark.parametrize("flags", [{"tile": 96}, {"tile": 128}])
+def test_one_tile_meets_no_other_and_gets_no_halo(flags: dict[str, Any]) -> None:
+    found = tiling(flags)
+    assert (found.halo, found.halo_kind, found.seam_error) == (0, "exact", 0.0)
+
+
+def test_a_frame_graph_of_one_tile_is_refused() -> None:
+    with pytest.raises(ConfigError, match="--frame-graph: one tile of 96x96 holds the whole region"):
+        tiling({"tile": 96, "frame_graph": True})
 
 
 @pytest.mark.parametrize("flags", [{"size": [100, 64]}, {"tile": 40}, {"tile": 32, "halo": 8}])
@@ -194,21 +213,22 @@ def test_a_size_that_is_no_multiple_of_the_networks_stride_is_refused_with_the_n
 
 
 @pytest.mark.parametrize(
-    ("flags", "count"),
+    "flags",
     [
-        ({"method": "padim", "tile": 32, "halo": 16}, "6 tiles of 1 region"),
-        ({"method": "padim", "size": [32, 32], "region": [{"name": "a"}, {"name": "b"}]}, "1 tiles of 2 region"),
+        {"method": "padim", "tile": 32, "halo": 16},
+        {"method": "padim", "size": [32, 32], "region": [{"name": "a"}, {"name": "b"}]},
     ],
 )
-def test_a_method_of_places_refuses_tiles_with_the_number_and_the_alternative(
-    flags: dict[str, Any], count: str
+def test_a_method_of_places_is_told_the_tile_where_there_are_several_and_gets_one_at_a_time(
+    flags: dict[str, Any],
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"--method padim .*{count}.*--method patchcore"):
-        tiling(flags, position_bound=True)
+    found = tiling(flags, position_bound=True)
+    assert (found.position_bound, found.batch) == (True, 1)
 
 
-def test_a_method_of_places_takes_one_plane() -> None:
-    assert tiling({"size": [32, 32]}, position_bound=True).batch == 1
+def test_a_method_of_places_need_not_be_told_of_the_only_tile() -> None:
+    found = tiling({"size": [32, 32]}, position_bound=True)
+    assert (found.position_bound, found.batch) == (False, 1)
 
 
 @pytest.mark.parametrize("halo", [16, 7])  # also where the halo would not do: another one would not help

@@ -11,15 +11,17 @@ from torch import nn
 
 from edge_runtime.bundle.archive import MAX_BYTES
 from edge_runtime.errors import ConfigError
+from trainer import devices
 from trainer.devices import check_memory
 from trainer.models.csflow import SCALES, CSFlowMethod
 from trainer.models.draem import DRAEMMethod
 from trainer.models.fastflow import FastFlowMethod
 from trainer.models.method import FitData, FitSettings, Method, state_bytes
+from trainer.models.padim import PaDiMMethod
 from trainer.models.patchcore import PatchCoreMethod
 from trainer.models.registry import METHODS
 from trainer.models.spade import SPADEMethod
-from trainer.needs import MAX_GRAPH_BYTES, check_graph, told
+from trainer.needs import MAX_GRAPH_BYTES, Smaller, check_graph, told
 
 SETTINGS = FitSettings(seed=0)
 LAYERS = ("layer1", "layer2", "layer3")
@@ -113,6 +115,42 @@ def test_a_graph_that_no_bundle_holds_is_refused_for_every_method_with_its_size_
 def test_two_graphs_of_the_largest_size_leave_room_in_a_bundle() -> None:
     assert 2 * MAX_GRAPH_BYTES < 0.995 * MAX_BYTES
     assert MAX_GRAPH_BYTES < 0.95 * 2**31  # what a protobuf message may take
+
+
+def test_a_frame_graph_halves_what_each_may_take() -> None:
+    features, data = gabor(*LAYERS), shares()
+    method = Sized(size=MAX_GRAPH_BYTES // 2 - state_bytes(features))
+
+    assert check_graph(method, features, data, SETTINGS, graphs=2) == MAX_GRAPH_BYTES // 2
+    with pytest.raises(ConfigError, match=r"a bundle holds graphs of 0\.99 GB where there are two"):
+        check_graph(replace(method, size=method.size + 1), features, data, SETTINGS, graphs=2)
+
+
+def padim_tiles(share: float = 1.0) -> FitData:
+    """So many tiles of 64 x 64 places, with a halo that must not count."""
+    tiles = replace(ManyTiles(images(1, 0, side=512), 4, claimed=4), places=round(share**2 * 100), margin=32)
+    return FitData(fit=tiles, validation=None)
+
+
+def test_padim_in_too_many_tiles_is_refused_with_its_size_and_the_nearest_scale_that_fits() -> None:
+    features, method = gabor(*LAYERS), PaDiMMethod()
+    at = Smaller(scale=0.5, data=padim_tiles)
+
+    with pytest.raises(ConfigError, match=r"would take 16\.55 GB, .*--scale 0\.15 would fit; .*a smaller --scale"):
+        check_graph(method, features, padim_tiles(), SETTINGS, smaller=at)
+    assert check_graph(method, features, padim_tiles(0.3), SETTINGS, smaller=at) < MAX_GRAPH_BYTES
+    with pytest.raises(ConfigError):
+        check_graph(method, features, padim_tiles(0.35), SETTINGS, smaller=at)
+
+
+def test_memory_that_is_not_there_is_refused_with_the_nearest_scale_that_fits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(devices, "free_bytes", lambda *_: 4.6e9)
+    at = Smaller(scale=1.0, data=padim_tiles)
+
+    with pytest.raises(ConfigError, match=r"padim needs .* GiB for this fit, .*--scale 0\.3 would fit; else lower"):
+        check_memory(PaDiMMethod(), gabor(*LAYERS), padim_tiles(), SETTINGS, smaller=at)
 
 
 def test_spades_banks_grow_with_the_images_until_they_are_refused() -> None:

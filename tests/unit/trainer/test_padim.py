@@ -23,6 +23,8 @@ class Tiles:
 
     pixels: Tensor
     batch: int
+    places: int = 1
+    margin: int = 0
 
     def __iter__(self) -> Iterator[TileBatch]:
         for part in self.pixels.split(self.batch):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_runtime.bundle.manifest import GraphRole
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.formats import PixelFormat
 from edge_runtime.protocol.messages import Transport, TriggerMode
@@ -28,6 +29,7 @@ def test_a_short_file_gets_its_defaults_and_paths_count_from_its_folder(tmp_path
     assert (camera.trigger, camera.deadline_ms, camera.slots, camera.pairing_ms) == (TriggerMode.SOFTWARE, 1000, 4, 200)
     assert not camera.early_reject
     assert (config.workers, config.threads, config.journal_days, config.hang_ms) == (1, None, 30, 10_000)
+    assert config.graph is GraphRole.TILE
     assert config.endpoints.triggers == "tcp://127.0.0.1:5600"
 
 
@@ -48,6 +50,10 @@ def test_a_camera_may_reject_early_and_says_so_with_a_boolean_only(tmp_path: Pat
     assert camera.early_reject
     with pytest.raises(ConfigError, match="early_reject"):
         read_line(line(tmp_path, TOP + CAMERA + 'early_reject = "yes"\n'))
+
+
+def test_a_station_may_run_whole_frames(tmp_path: Path) -> None:
+    assert read_line(line(tmp_path, TOP + 'graph = "frame"\n' + CAMERA)).graph is GraphRole.FRAME
 
 
 def test_absolute_paths_stay_and_urls_are_no_paths(tmp_path: Path) -> None:
@@ -83,6 +89,7 @@ def test_absolute_paths_stay_and_urls_are_no_paths(tmp_path: Path) -> None:
         ),
         ('"folder:images"', '"usb:0"\npixel_format = "mono12"', "it goes with folder:DIR; leave it out"),
         ("[[camera]]", "[camera]", "camera:"),
+        ("[[camera]]", 'graph = "whole"\n[[camera]]', "graph: Input should be 'tile' or 'frame'"),
         ("[[camera]]", "[[camera]", "is not TOML"),
         (CAMERA, "", "camera: Field required"),
         (CAMERA, CAMERA + CAMERA, "are not unique"),

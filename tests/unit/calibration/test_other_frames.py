@@ -15,7 +15,9 @@ def tiled(manifest: Manifest, **changes: Any) -> Manifest:  # noqa: ANN401
     values = manifest.model_dump()
     values["tiling"]["core"] = {"width": 32, "height": 32}
     values["geometry"]["regions"][0]["plane"] = {"width": 48, "height": 48}
+    side = changes.get("tiling__core", {"width": 32})["width"]
     for artefact in values["artefacts"]:
+        artefact["graphs"][0].update(width=side, height=side)
         artefact["thresholds"]["frame"]["tile_order"] = (2, 0, 1, 3) if "tiling__core" not in changes else ()
     for path, value in changes.items():
         *parents, last = path.split("__")

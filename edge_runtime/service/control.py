@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,9 @@ _AUDIT_ROWS = 100  # with details of at most `_AUDIT_DETAIL` characters they fit
 _AUDIT_DETAIL = 300
 
 _OVERTAKEN = "another change came first: ask for the status, then again"
+_UNWRITTEN = (
+    "the journal did not take it, and after a restart the bundle before would run; see to the disk and change again"
+)
 
 Said = tuple[str, JsonValue]  # the reply's detail and result
 
@@ -42,7 +45,7 @@ class Loading:
     route: bytes
     request: Request
     digests: frozenset[str]
-    then: Callable[[], Said]
+    then: Callable[[], Said | None]
 
 
 class Control:
@@ -62,6 +65,9 @@ class Control:
         self._staging: dict[int, tuple[bytes, Request, list[CameraSeat]]] = {}
         self._loading: list[Loading] = []
         self._reading: dict[int, tuple[bytes, Request]] = {}
+        self._switching: dict[
+            int, tuple[Activate, bytes, Request, Said]
+        ] = {}  # by id of what the journal must take first
 
     def on_message(self, route: bytes, message: Message, _: int) -> None:
         """A request came."""
@@ -117,10 +123,19 @@ class Control:
         self._broker.flow.want()
 
     def on_outcome(self, outcome: Outcome) -> None:
-        """The journal has read the audit log."""
-        route, request = self._reading.pop(id(outcome.operation), (b"", None))
-        if request is None:
+        """The journal has read the audit log, or knows which bundle is active: only now a kill cannot undo the switch."""
+        switched = self._switching.pop(id(outcome.operation), None)
+        if switched is not None:
+            _, route, request, said = switched
+            if outcome.error is None:
+                self._reply(route, request, ok=True, detail=said[0], result=said[1])
+            else:
+                self._reply(route, request, ok=False, detail=f"{said[0]}, but {_UNWRITTEN}: {outcome.error}")
             return
+        asked = self._reading.pop(id(outcome.operation), None)
+        if asked is None:
+            return
+        route, request = asked
         if outcome.error is not None:
             self._reply(route, request, ok=False, detail=outcome.error)
             return
@@ -161,7 +176,8 @@ class Control:
                 self._stage(route, request)
                 return None
             case "activate":
-                return self._activate(request)
+                self._activate(route, request)
+                return None
             case "rollback":
                 return self._roll_back(route, request)
             case "resync":
@@ -192,8 +208,8 @@ class Control:
         self._staging[ticket] = (route, request, self._seats(request))
         lifeline.say("stage", ticket=ticket, path=path)
 
-    def _activate(self, request: Request) -> Said:
-        seats = self._seats(request)
+    def _activate(self, route: bytes, request: Request) -> None:
+        seats, digests = self._seats(request), []
         for seat in seats:
             staged = seat.choice.staged
             if staged is None:
@@ -203,11 +219,9 @@ class Control:
             if not self._broker.flow.lanes.ready(staged.digest):
                 message = f"bundle {staged.digest[:12]} of camera {seat.config.name} is still being loaded and tested: try again"
                 raise ConfigError(message)
-        for seat in seats:
-            before = seat.choice.active
-            seat.choice.activate()
-            self._switched(seat, before, request)
-        return f"active on {', '.join(seat.config.name for seat in seats)}", seats[0].choice.active.digest
+            digests.append(staged.digest)
+        said = f"active on {', '.join(seat.config.name for seat in seats)}", digests[0]
+        self._switch(seats, lambda seat: seat.choice.activate(), route, request, said)
 
     def _roll_back(self, route: bytes, request: Request) -> Said | None:
         """Switch at once where the bundles before are loaded; else load them first: no frame is lost meanwhile."""
@@ -218,14 +232,11 @@ class Control:
                 raise ConfigError(message)
             back.append((seat, seat.choice.previous))
 
-        def switch() -> Said:
+        def switch() -> None:
             if any(seat.choice.previous is not facts for seat, facts in back):
                 raise ConfigError(_OVERTAKEN)
-            for seat, _ in back:
-                before = seat.choice.active
-                seat.choice.roll_back()
-                self._switched(seat, before, request)
-            return f"rolled back on {', '.join(seat.config.name for seat, _ in back)}", back[0][1].digest
+            said = f"rolled back on {', '.join(seat.config.name for seat, _ in back)}", back[0][1].digest
+            self._switch([seat for seat, _ in back], lambda seat: seat.choice.roll_back(), route, request, said)
 
         for seat, _ in back:
             seat.choice.returning = True
@@ -234,22 +245,37 @@ class Control:
         self.tick()
         return None
 
-    def _switched(self, seat: CameraSeat, before: BundleFacts, request: Request) -> None:
+    def _switch(
+        self,
+        seats: Sequence[CameraSeat],
+        change: Callable[[CameraSeat], None],
+        route: bytes,
+        request: Request,
+        said: Said,
+    ) -> None:
+        """Change the bundle of some cameras, and reply when the journal knows: commits are in order, the last is enough."""
+        for seat in seats:
+            before = seat.choice.active
+            change(seat)
+            noted = self._switched(seat, before, request)
+        self._switching[id(noted)] = (noted, route, request, said)
+
+    def _switched(self, seat: CameraSeat, before: BundleFacts, request: Request) -> Activate:
         """The next frame is inspected with another bundle; what is in work stays with its own."""
         choice = seat.choice
         log.info("bundle_active", camera=seat.config.name, digest=choice.active.digest, before=before.digest)
         if choice.active.frame != before.frame:
             self._broker.flow.cameras.lay_out(seat)
         self._broker.flow.want()
-        self._broker.writer.submit(
-            Activate(
-                camera=seat.config.name,
-                configured=choice.configured.digest,
-                digest=choice.active.digest,
-                previous=None if choice.previous is None else choice.previous.digest,
-                actor=request.actor,
-            )
+        noted = Activate(
+            camera=seat.config.name,
+            configured=choice.configured.digest,
+            digest=choice.active.digest,
+            previous=None if choice.previous is None else choice.previous.digest,
+            actor=request.actor,
         )
+        self._broker.writer.submit(noted)
+        return noted
 
     def _resync(self, request: Request) -> Said:
         done = [seat.config.name for seat in self._seats(request) if self._broker.flow.cameras.resync(seat)]

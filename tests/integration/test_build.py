@@ -141,7 +141,7 @@ def as_grey(root: Path, *, deep: bool) -> None:
         cv2.imwrite(str(path), pixels.astype(np.uint16) * 16 if deep else pixels)
 
 
-@pytest.mark.parametrize(("deep", "expected"), [(True, ("mono16", 12)), (False, ("mono8", 8))])
+@pytest.mark.parametrize(("deep", "expected"), [(True, ("mono12", 12)), (False, ("mono8", 8))])
 def test_a_mono_data_set_goes_the_whole_way(
     takt_here: Takt,
     parts: Path,

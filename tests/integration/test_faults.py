@@ -101,7 +101,7 @@ def test_a_valid_area_of_another_size_is_refused_with_both_sizes(takt_here: Takt
     cv2.imwrite(str(mask), np.full((32, 64), 255, np.uint8))
     out = tmp_path / "part.takt"
     found = takt_here("build", parts, "--out", out, *SIZE, "--valid-area", mask)
-    clean(found, 2, "valid-area mask is 64x32, the frame 64x64", out)
+    clean(found, 2, "is 64x32, the frame 64x64: draw it on a frame of the camera", out)
 
 
 @pytest.mark.parametrize("out", ["nowhere/part.takt", "a file/part.takt", ""])

@@ -9,6 +9,7 @@ batch normalisation is trained (DRAEM: a process normalises over its own part; r
 
 import logging
 import os
+import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -148,6 +149,12 @@ def joined() -> Iterator[Processes]:
             raise SystemExit(error.exit_code) from None
         raise
     processes.leave()
+    if not processes.leads:
+        # nothing is left to do, and threads of gloo that still let go of tensors while the interpreter is torn down end
+        # a process that has done all of its work with an abort (github.com/pytorch/pytorch/pull/179291)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        os._exit(0)
 
 
 def _meet(processes: Processes) -> Store:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -196,22 +196,33 @@ class Inspector:
         return self.artefact.thresholds[part.name].image
 
     def _listed(self, scored: FrameScore) -> tuple[ListedRegion, ...]:
-        smallest = self.scorer.recipe.map_policy.smallest_region_px
-        listed: list[ListedRegion] = []
-        for part in scored.regions:
-            threshold = self.artefact.thresholds[part.name].pixel
-            if threshold is None or not self.scorer.reaches(part, threshold):
-                continue
-            listed.extend(
-                list_regions(
-                    self.scorer.region_map(part),
-                    threshold,
-                    smallest_px=smallest,
-                    name=part.name,
-                    origin=self.scorer.origin(part.name),
-                )
+        return list_scored(self.scorer, scored, {name: part.pixel for name, part in self.artefact.thresholds.items()})
+
+
+def list_scored(scorer: Scorer, scored: FrameScore, thresholds: Mapping[str, float | None]) -> tuple[ListedRegion, ...]:
+    """The areas of a frame's maps at or above pixel thresholds, in frame pixels, highest peak first.
+
+    Args:
+        scorer: that scored the frame.
+        scored: what it gave.
+        thresholds: by region; nothing is listed where there is none.
+    """
+    smallest = scorer.recipe.map_policy.smallest_region_px
+    listed: list[ListedRegion] = []
+    for part in scored.regions:
+        threshold = thresholds[part.name]
+        if threshold is None or not scorer.reaches(part, threshold):
+            continue
+        listed.extend(
+            list_regions(
+                scorer.region_map(part),
+                threshold,
+                smallest_px=smallest,
+                name=part.name,
+                origin=scorer.origin(part.name),
             )
-        return tuple(sorted(listed, key=lambda region: -region.peak))
+        )
+    return tuple(sorted(listed, key=lambda region: -region.peak))
 
 
 __all__ = ["Frame", "Inspection", "Inspector", "PixelFormat", "Timings"]

@@ -27,6 +27,7 @@ from edge_runtime.bundle.manifest import (
 )
 from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, write
 from edge_runtime.bundle.training import TRAINING, TrainingRecord, dump_training
+from edge_runtime.engines import EngineName
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.scorer import Scorer
 from trainer.background import MIN_FRAMES, choose_background
@@ -41,6 +42,7 @@ from trainer.models.method import FitData, FitSettings
 from trainer.models.registry import find_method
 from trainer.needs import check_graph, told
 from trainer.plan import Plan, check_flags, make_plan, valid_areas
+from trainer.preflight import Preflight, check_inspection
 from trainer.processes import Processes
 from trainer.torch_engine import TorchEngine
 
@@ -65,6 +67,7 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     processes: Processes | None = None,
+    engine: EngineName = EngineName.ONNXRUNTIME,
 ) -> DataSet:
     """Fit a model and write it as a draft; returns the data set, for who goes on to seal.
 
@@ -75,10 +78,11 @@ def fit(
         checkpoint: where a fit by gradients keeps its state; beside the draft when None.
         resume: go on from there.
         processes: that share the fit; the first one writes the draft. Alone when None.
+        engine: with which the time of an inspection is predicted.
 
     Raises:
         TaktError: another process is gone.
-        ConfigError: settings that contradict or cannot be met, memory included.
+        ConfigError: settings that contradict or cannot be met, memory and the inspection's deadline included.
         DataError: images that cannot be used.
         ExportError: the model cannot be exported.
         BundleError: the draft cannot be written.
@@ -89,7 +93,6 @@ def fit(
         check_writable(out)
     torch.manual_seed(config.seed)
     plan = make_plan(config, root, processes)
-    start = time.monotonic()
     areas = valid_areas(plan.members)
     settings = FitSettings(
         seed=config.seed,
@@ -105,6 +108,10 @@ def fit(
         processes=processes,
     )
     graph = check_graph(plan.method, plan.features, _data(plan, areas, 1), settings)  # before a batch is tried out
+    if plan.leads:
+        preflight = Preflight(engine, settings, lambda planned: _data(planned, valid_areas(planned.members), 1))
+        check_inspection(plan, preflight)
+    start = time.monotonic()
     plan, batch = _with_batch(plan, areas, settings)
     data = _data(plan, areas, batch)
     memory = check_memory(plan.method, plan.features, data, settings)
@@ -128,6 +135,8 @@ _NOT_OF_A_FIT = {
     "device",
     "workers",
     "fit_memory_mb",
+    "deadline_ms",
+    "memory_mb",
 }
 
 

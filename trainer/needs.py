@@ -20,7 +20,7 @@ def check_graph(method: Method, features: Features, data: FitData, settings: Fit
     Raises:
         ConfigError: it is larger than `MAX_GRAPH_BYTES`, or the tiles are not what the method takes.
     """
-    size = state_bytes(features) + method.graph_bytes(features, data, settings)
+    size = state_bytes(method.stand_in(features, data, settings))
     if size > MAX_GRAPH_BYTES:
         own = "".join(f", {advice}" for flag, advice in _SMALLER.items() if flag in method.settings)
         message = (

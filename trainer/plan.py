@@ -55,6 +55,17 @@ class Plan:
     leads: bool  # whether this process is the one that shows and writes
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Seen:
+    """What was found of data set and machine, before any setting of pixels."""
+
+    dataset: DataSet
+    splits: Splits
+    found: FrameSurvey
+    device: torch.device
+    leads: bool
+
+
 _USELESS = {
     "coreset": "keeps no memory bank",
     "backbone": "has no backbone",
@@ -112,9 +123,34 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         seed=config.seed,
     )
     found = survey((*splits.fit, *splits.validation, *splits.calibration))
-    geometry, members = make_geometry(config, found)
     device = choose_device(config.device, processes)
-    features = method.features(_request(config, found)).to(device)
+    seen = Seen(dataset=dataset, splits=splits, found=found, device=device, leads=processes.leads)
+    return lay_out(config, seen, method.features(_request(config, found)).to(device))
+
+
+def replanned(plan: Plan, config: BuildConfig) -> Plan:
+    """The same data with other settings of pixels or another method; nothing is read again.
+
+    Raises:
+        ConfigError: settings that contradict or cannot be met.
+    """
+    method, geometry = find_method(config.method), plan.recipe.geometry
+    check_flags(config, method, Processes(), resume=False)
+    found = FrameSurvey(size=geometry.frame.size, pixel_format=geometry.pixel_format, bit_depth=geometry.bit_depth)
+    seen = Seen(dataset=plan.dataset, splits=plan.splits, found=found, device=plan.device, leads=plan.leads)
+    kept = method is plan.method
+    return lay_out(config, seen, plan.features if kept else method.features(_request(config, found)).to(plan.device))
+
+
+def lay_out(config: BuildConfig, seen: Seen, features: Features) -> Plan:
+    """Geometry, tiling and recipe of what was seen.
+
+    Raises:
+        ConfigError: settings that contradict or cannot be met.
+        DataError: a mask cannot be read.
+    """
+    method = find_method(config.method)
+    geometry, members = make_geometry(config, seen.found)
     tiling = make_tiling(
         config,
         geometry,
@@ -125,8 +161,8 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
     )
     recipe = _recipe(
         config=config,
-        dataset=dataset,
-        splits=splits,
+        dataset=seen.dataset,
+        splits=seen.splits,
         method=method,
         backbone=features.origin.backbone,
         geometry=geometry,
@@ -136,14 +172,14 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
     members["LICENCES.json"] = json_bytes({"weights": asdict(features.origin), **note})
     return Plan(
         config=config,
-        dataset=dataset,
-        splits=splits,
+        dataset=seen.dataset,
+        splits=seen.splits,
         method=method,
         features=features,
         recipe=recipe,
         members=members,
-        device=device,
-        leads=processes.leads,
+        device=seen.device,
+        leads=seen.leads,
     )
 
 

@@ -22,6 +22,7 @@ from trainer.models.method import (
     FitData,
     FitSettings,
     TrainingTiles,
+    added_bytes,
     backbone_features,
     check_varies,
     with_contrast,
@@ -157,14 +158,16 @@ class PaDiMMethod:
         """Sums of outer products in float64 at every place of the plane, and the graph's statistics."""
         height, width = data.fit.grid
         count = kept_channels(sum(features.channels))
-        return 8 * height * width * count * (count + 1) + self.graph_bytes(features, data, settings)
+        held = added_bytes(self.stand_in(features, data, settings), features)
+        return 8 * height * width * count * (count + 1) + held
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """Mean and whitening at every place of the plane, and the matrix that mixes channels."""
-        total = sum(features.channels)
-        count = kept_channels(total)
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> PaDiM:
+        """The features, the matrix that mixes channels, and mean and whitening at every place of the plane."""
+        embedding = Embedding([torch.ones(channels) for channels in features.channels], settings.seed)
         height, width = data.fit.grid
-        return 4 * (height * width * count * (count + 1) + total * count)
+        mean = torch.empty(height * width, embedding.kept, device="meta")
+        whitening = torch.empty(height * width, embedding.kept, embedding.kept, device="meta")
+        return PaDiM(features, embedding, mean=mean, whitening=whitening)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> PaDiM:
         """Mean and unbiased covariance, plus 0.01 I, of good patches at every place."""

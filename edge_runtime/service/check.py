@@ -34,7 +34,7 @@ def check(config: LineConfig) -> Iterator[str]:
             raise ConfigError(message)
         yield f"camera   {camera.name}: {source}, {camera.trigger}, {camera.deadline_ms} ms"
     for path in sorted({camera.bundle for camera in config.camera}):
-        load(path, threads=config.threads, cache_dir=RunDir(config.run_dir).cache)
+        load(path, artefact=config.artefact, threads=config.threads, cache_dir=RunDir(config.run_dir).cache)
         facts = read_facts(path)
         frame = facts.frame
         yield f"bundle   {path}: {facts.product}, {frame.width}x{frame.height} {frame.pixel_format}, verified and tested here"

@@ -109,6 +109,7 @@ class LineConfig(_File):
     camera: Annotated[tuple[CameraConfig, ...], Field(min_length=1)]
     workers: Annotated[int, Field(ge=1, le=64)] = 1  # processes for each bundle
     threads: Annotated[int, Field(ge=1, le=256)] | None = None  # CPU threads of one inspection; all when not given
+    artefact: Text | None = None  # which of each bundle's is run; the bundle's default when not given
     journal_days: Annotated[int, Field(ge=1, le=3650)] = 30  # how long answers are kept
     hang_ms: Annotated[int, Field(ge=100, le=600_000)] = 10_000  # an inspection that takes longer is taken for stuck
     warm_previous: bool = True  # keep the bundle before the active one loaded, for an instant rollback

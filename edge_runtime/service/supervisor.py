@@ -221,6 +221,7 @@ class Supervisor:
             "bundle": str(facts.path),
             "digest": facts.digest,
             "threads": self.config.threads,
+            "artefact": self.config.artefact,
             "cache_dir": str(RunDir(self.config.run_dir).cache),
         }
 

@@ -170,7 +170,7 @@ class LUNARMethod:
 
     def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> LUNAR:
         """The features with the network and an index of as many patches."""
-        channels = sum(features.channels)
+        rows, channels = bank_size(data.fit.cells, settings.coreset), sum(features.channels)
         with torch.device("meta"):
             return LUNAR(
                 features,
@@ -178,7 +178,7 @@ class LUNARMethod:
                 lowest=torch.empty(channels),
                 scale=torch.empty(channels),
                 centre=torch.empty(channels),
-                searched=grouped(torch.empty(bank_size(data.fit.cells, settings.coreset), channels)),
+                searched=grouped(torch.empty(rows, channels)),
             )
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> LUNAR:

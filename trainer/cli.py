@@ -58,6 +58,15 @@ def fit(arguments: Sequence[str]) -> int:
     return 0
 
 
+def config_of(*arguments: str) -> BuildConfig:
+    """The settings that arguments of `takt fit` give.
+
+    Raises:
+        ConfigError: they contradict, or there is no such flag.
+    """
+    return _config(_parser("takt fit", "").parse_args(arguments))
+
+
 def _parser(prog: str, description: str) -> Parser:
     parser = Parser(prog=prog, description=description, argument_default=argparse.SUPPRESS)
     parser.add_argument("dataset", type=Path, help="MVTec tree, folder of good images, VisA folder, .toml or .csv")

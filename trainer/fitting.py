@@ -107,13 +107,13 @@ def fit(
         textures=None if config.textures is None else Path(config.textures),
         processes=processes,
     )
-    graph = check_graph(plan.method, plan.features, _data(plan, areas, 1), settings)  # before a batch is tried out
+    graph = check_graph(plan.method, plan.features, fit_data(plan, areas, 1), settings)  # before a batch is tried out
     if plan.leads:
-        preflight = Preflight(engine, settings, lambda planned: _data(planned, valid_areas(planned.members), 1))
+        preflight = Preflight(engine, settings, lambda planned: fit_data(planned, valid_areas(planned.members), 1))
         check_inspection(plan, preflight)
     start = time.monotonic()
     plan, batch = _with_batch(plan, areas, settings)
-    data = _data(plan, areas, batch)
+    data = fit_data(plan, areas, batch)
     memory = check_memory(plan.method, plan.features, data, settings)
     _LOG.info("%s", told(plan.method, memory=memory, graph=graph))
     module = _fitted(plan, data, settings)
@@ -156,7 +156,7 @@ def _identity(plan: Plan) -> dict[str, str]:
     }
 
 
-def _data(plan: Plan, areas: dict[str, NDArray[np.bool_]], batch: int, images: int | None = None) -> FitData:
+def fit_data(plan: Plan, areas: dict[str, NDArray[np.bool_]], batch: int, images: int | None = None) -> FitData:
     """The tiles by share; of the first so many images only where that is said."""
 
     def tiles(samples: Sequence[Sample]) -> FrameTiles:
@@ -183,7 +183,7 @@ def _with_batch(plan: Plan, areas: dict[str, NDArray[np.bool_]], settings: FitSe
         batch = batch_of(settings.checkpoint)
     else:
         batch = largest_batch(
-            plan.method, plan.features, lambda batch, images: _data(plan, areas, batch, images), settings
+            plan.method, plan.features, lambda batch, images: fit_data(plan, areas, batch, images), settings
         )
     _LOG.info("--batch auto: %d tiles in a batch", batch)
     config = plan.config.model_copy(update={"batch": batch})

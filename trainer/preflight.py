@@ -46,20 +46,27 @@ class Preflight:
             ExportError: torch cannot export it.
             EngineError: the engine cannot run it.
         """
+        with tempfile.TemporaryDirectory(prefix="takt-preflight-") as folder:
+            return trial(self.order(plan, Path(folder) / "stand-in.zip"))
+
+    def order(self, plan: Plan, archive: Path) -> TrialOrder:
+        """Write what will be in the bundle to an archive, with a stand-in's graphs; what is to be tried of it.
+
+        Raises:
+            ConfigError: no bundle can hold the graph, or the tiles are not what the method takes.
+            ExportError: torch cannot export it.
+        """
         check_graph(plan.method, plan.features, self.data(plan), self.settings)
         members = plan.members | self._graphs(plan)
-        with tempfile.TemporaryDirectory(prefix="takt-preflight-") as folder:
-            archive = Path(folder) / "stand-in.zip"
-            write_archive(archive, members)
-            order = TrialOrder(
-                archive=str(archive),
-                recipe=plan.recipe,
-                engine=self.engine,
-                precision=Precision.F32,
-                files=tuple(name for name in members if f"/{self.engine}/" in name),
-                has_image_score=plan.method.image_score is ImageScoreRule.GRAPH,
-            )
-            return trial(order)
+        write_archive(archive, members)
+        return TrialOrder(
+            archive=str(archive),
+            recipe=plan.recipe,
+            engine=self.engine,
+            precision=Precision.F32,
+            files=tuple(name for name in members if f"/{self.engine}/" in name),
+            has_image_score=plan.method.image_score is ImageScoreRule.GRAPH,
+        )
 
     def _graphs(self, plan: Plan) -> dict[str, bytes]:
         """The graphs of a stand-in: as large as those of the bundle will be, and as many."""
@@ -84,13 +91,13 @@ class Preflight:
 def check_inspection(plan: Plan, preflight: Preflight) -> None:
     """Say what an inspection will take, and refuse what exceeds the budget or the machine's memory.
 
-    Nothing is tried where a frame is one tile and nobody said what it may take: that costs seconds.
+    Nothing is tried where each region is one tile and nobody said what it may take: that costs seconds.
 
     Raises:
         ConfigError: it does not fit; the message has the numbers and the nearest setting that does.
     """
     budget = Budget(deadline_ms=plan.config.deadline_ms, memory_mb=plan.config.memory_mb)
-    if not budget.given and tiles(plan) == 1:
+    if not budget.given and tiles(plan) == len(plan.recipe.geometry.regions):
         return
     found = preflight.foresee(plan)
     excesses = _excesses(budget, found)

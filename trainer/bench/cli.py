@@ -26,10 +26,11 @@ def bench(arguments: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="takt bench", description="Measure Takt; prints Markdown tables.")
     kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="methods|scales|peers|rates|fit|service", parser_class=Parser
+        dest="kind", required=True, metavar="methods|scales|preflight|peers|rates|fit|service", parser_class=Parser
     )
     methods = kinds.add_parser("methods", help="accuracy and cost of every method")
     _add_scales(kinds.add_parser("scales", help="what tiles of sensor pixels find that a squashed frame does not"))
+    _add_preflight(kinds.add_parser("preflight", help="time and memory of inspections, predicted and measured"))
     peers = kinds.add_parser("peers", help="accuracy of the shipped artefact against a peer's figures")
     rates = kinds.add_parser("rates", help="false rejects under conformal:0.1, and parity on held-out frames")
     fit = kinds.add_parser("fit", help="coreset selection against the plain loop")
@@ -68,6 +69,18 @@ def _add_scales(scales: Parser) -> None:
     _add_keep(scales)
 
 
+def _add_preflight(preflight: Parser) -> None:
+    preflight.add_argument("--methods", type=_names, default=("patchcore", "fastflow", "padim"), metavar="A,B")
+    preflight.add_argument(
+        "--tiles", type=_sides, default=(256, 512), metavar="N,N", help="cores, or inputs of one tile"
+    )
+    preflight.add_argument("--frames", type=_frames, default=((1280, 960), (2560, 1920)), metavar="WxH,WxH")
+    preflight.add_argument("--runs", type=positive, default=3, metavar="N", help="predictions and measurements in turn")
+    preflight.add_argument(
+        "--with", dest="flags", default="", metavar="FLAGS", help="more flags of `takt build`, for all"
+    )
+
+
 def _add_keep(parser: Parser) -> None:
     parser.add_argument("--keep", type=Path, metavar="FILE", help="results so far; what is there is not measured again")
     parser.add_argument("--only-kept", action="store_true", help="show what --keep has and measure nothing")
@@ -80,8 +93,8 @@ def _lines(options: Namespace) -> Iterator[str]:
         return bench_service(
             options.out, seconds=options.seconds, cameras=options.cameras, bundles=tuple(options.bundle)
         )
-    if options.kind == "scales":
-        return _scaled(options)
+    if options.kind in {"scales", "preflight"}:
+        return _scaled(options) if options.kind == "scales" else _predicted(options)
     if options.data is None or not options.data.is_dir():
         message = "--data: give the folder of the data sets, or set TAKT_DATA"
         raise ConfigError(message)
@@ -142,6 +155,38 @@ def _scaled(options: Namespace) -> Iterator[str]:
         only_kept=options.only_kept,
     )
     return bench_scales(study)
+
+
+def _predicted(options: Namespace) -> Iterator[str]:
+    from trainer.bench.preflight import Comparison, bench_preflight  # noqa: PLC0415
+    from trainer.models.registry import find_method  # noqa: PLC0415
+
+    for method in options.methods:
+        find_method(method)
+    return bench_preflight(
+        Comparison(
+            methods=options.methods,
+            tiles=options.tiles,
+            frames=options.frames,
+            runs=options.runs,
+            flags=tuple(shlex.split(options.flags)),
+        )
+    )
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    return tuple(positive(part.strip()) for part in text.split(","))
+
+
+def _frames(text: str) -> tuple[tuple[int, int], ...]:
+    found = []
+    for part in text.split(","):
+        width, cross, height = part.strip().partition("x")
+        if not cross:
+            message = f"{part!r} is no size of the form WxH"
+            raise ArgumentTypeError(message)
+        found.append((positive(width), positive(height)))
+    return tuple(found)
 
 
 def _names(text: str) -> tuple[str, ...]:

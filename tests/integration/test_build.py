@@ -113,6 +113,20 @@ def test_a_folder_of_good_images_alone_makes_a_bundle_without_an_evaluation(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("command", ["build", "fit"])
+def test_an_inspection_that_exceeds_its_budget_is_refused_before_the_fit(
+    takt_here: Takt, parts: Path, tmp_path: Path, command: str
+) -> None:
+    out = tmp_path / "part.takt"
+    found = takt_here(command, parts, "--out", out, *SIZE, "--memory-mb", "10")
+    assert found.code == 2
+    assert "an inspection takes " in found.err
+    assert " MB, --memory-mb is 10 (predicted, with " in found.err
+    assert "the fit takes" not in found.err
+    assert not out.exists()
+
+
+@pytest.mark.slow
 def test_tiles_of_a_larger_frame_go_the_whole_way(takt_here: Takt, tmp_path: Path) -> None:
     root, out = tmp_path / "plates", tmp_path / "plate.takt"
     write_dataset(root, seed=2, train=6, test_good=1, per_defect=0, width=200, height=150)

@@ -25,7 +25,7 @@ from trainer.plan import make_plan, valid_areas
 from trainer.preflight import Preflight, tiles
 from trainer.processes import Processes
 
-_IMAGES = 6
+_IMAGES = 3  # a fit and its sealing should not take longer than what is measured
 _STEPS = 3  # of what is trained: a graph takes as long whatever it has learnt
 _INSPECTIONS = 5  # of each golden frame in a measurement
 _PERIOD_MS = 500.0

@@ -26,7 +26,13 @@ def test_a_short_file_gets_its_defaults_and_paths_count_from_its_folder(tmp_path
     assert camera.source == f"folder:{tmp_path / 'images'}"
     assert (camera.trigger, camera.deadline_ms, camera.slots, camera.pairing_ms) == (TriggerMode.SOFTWARE, 1000, 4, 200)
     assert (config.workers, config.threads, config.journal_days, config.hang_ms) == (1, None, 30, 10_000)
+    assert config.artefact is None
     assert config.endpoints.triggers == "tcp://127.0.0.1:5600"
+
+
+def test_threads_and_artefact_are_taken_as_qualify_prints_them(tmp_path: Path) -> None:
+    config = read_line(line(tmp_path, 'threads = 2\nartefact = "openvino-bf16"\n' + TOP + CAMERA))
+    assert (config.threads, config.artefact) == (2, "openvino-bf16")
 
 
 def test_absolute_paths_stay_and_urls_are_no_paths(tmp_path: Path) -> None:

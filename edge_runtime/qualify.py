@@ -18,7 +18,7 @@ from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, Recipe
 from edge_runtime.bundle.store import MANIFEST, check_digests, read_manifest
 from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError
-from edge_runtime.preflight.budget import Budget, memory, milliseconds
+from edge_runtime.preflight.budget import Budget, free_mb, memory, milliseconds
 from edge_runtime.preflight.child import measure, trial
 from edge_runtime.preflight.measure import Measured, MeasureOrder
 from edge_runtime.preflight.trial import Trial, TrialOrder
@@ -171,7 +171,8 @@ def _told(expected: Trial | None) -> str:
 def _refusal(
     path: Path, manifest: Manifest, predicted: Sequence[tuple[ArtefactSpec, Trial | None]], budget: Budget
 ) -> str:
-    known = [expected for _, expected in predicted if expected is not None]
+    free = free_mb() or math.inf
+    known = [expected for _, expected in predicted if expected is not None and expected.memory_mb <= free]
     each = "; ".join(
         f"{artefact.name} " + (" and ".join(budget.excesses(expected.cost)) if expected else "takes more than is free")
         for artefact, expected in predicted

@@ -56,7 +56,7 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Seen:
+class _Seen:
     """What was found of data set and machine, before any setting of pixels."""
 
     dataset: DataSet
@@ -124,8 +124,8 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
     )
     found = survey((*splits.fit, *splits.validation, *splits.calibration))
     device = choose_device(config.device, processes)
-    seen = Seen(dataset=dataset, splits=splits, found=found, device=device, leads=processes.leads)
-    return lay_out(config, seen, method.features(_request(config, found)).to(device))
+    seen = _Seen(dataset=dataset, splits=splits, found=found, device=device, leads=processes.leads)
+    return _laid_out(config, seen, None)
 
 
 def replanned(plan: Plan, config: BuildConfig) -> Plan:
@@ -137,20 +137,16 @@ def replanned(plan: Plan, config: BuildConfig) -> Plan:
     method, geometry = find_method(config.method), plan.recipe.geometry
     check_flags(config, method, Processes(), resume=False)
     found = FrameSurvey(size=geometry.frame.size, pixel_format=geometry.pixel_format, bit_depth=geometry.bit_depth)
-    seen = Seen(dataset=plan.dataset, splits=plan.splits, found=found, device=plan.device, leads=plan.leads)
-    kept = method is plan.method
-    return lay_out(config, seen, plan.features if kept else method.features(_request(config, found)).to(plan.device))
+    seen = _Seen(dataset=plan.dataset, splits=plan.splits, found=found, device=plan.device, leads=plan.leads)
+    return _laid_out(config, seen, plan.features if method is plan.method else None)
 
 
-def lay_out(config: BuildConfig, seen: Seen, features: Features) -> Plan:
-    """Geometry, tiling and recipe of what was seen.
-
-    Raises:
-        ConfigError: settings that contradict or cannot be met.
-        DataError: a mask cannot be read.
-    """
+def _laid_out(config: BuildConfig, seen: _Seen, features: Features | None) -> Plan:
+    """Geometry, tiling and recipe of what was seen; features are loaded where they are not known."""
     method = find_method(config.method)
     geometry, members = make_geometry(config, seen.found)
+    if features is None:
+        features = method.features(_request(config, seen.found)).to(seen.device)
     tiling = make_tiling(
         config,
         geometry,

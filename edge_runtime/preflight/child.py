@@ -20,6 +20,16 @@ from edge_runtime.preflight.trial import Trial, TrialOrder, run_trial
 _TOLD_CHARS = 600  # of what a process said when it ended
 _EXHAUSTED: dict[str, object] = {"exhausted": True}
 
+_WANT_OF_MEMORY = (  # as Python, C++, OpenVINO, ONNX Runtime and OpenCV say it
+    "memoryerror",
+    "bad_alloc",
+    "bad allocation",
+    "failed to allocate",
+    "cannot allocate",
+    "out of memory",
+    "insufficient memory",
+)
+
 _Answer = TypeVar("_Answer", Trial, Measured)
 
 
@@ -71,7 +81,7 @@ def _ended(done: subprocess.CompletedProcess[str], told: str) -> str:
 
 
 def _of_memory(told: str) -> bool:
-    return any(word in told.lower() for word in ("alloc", "memoryerror", "out of memory", "insufficient memory"))
+    return any(word in told.lower() for word in _WANT_OF_MEMORY)
 
 
 def main() -> int:
@@ -87,7 +97,7 @@ def main() -> int:
         said = json.dumps(_EXHAUSTED)
     except TaktError as error:
         told = {"failed": type(error).__name__, "message": str(error)}
-        said = json.dumps(_EXHAUSTED if _of_memory(str(error)) else told)
+        said = json.dumps(_EXHAUSTED if isinstance(error, EngineError) and _of_memory(str(error)) else told)
     else:
         said = answer.model_dump_json()
     sys.stdout.write(said)

@@ -24,10 +24,10 @@ from edge_runtime.inspector import list_scored
 from edge_runtime.preflight.budget import Cost, peak_mb
 from edge_runtime.scorer import Scorer
 
-_FRAMES = 3  # timed, after one that is not
-_BATCHES = 4  # of each that are run; fewer where a batch is slow
-_SLOW_S = 1.0  # a batch: one is then all that is run of one frame
-_IDLE_S = 0.2  # before each frame: the first run after a pause is slower, and a line pauses between parts
+_FRAMES, _BATCHES = 5, 4  # timed after a frame that is not, and batches that are run of each
+_FRAMES_SLOW, _BATCHES_SLOW = 2, 2  # the same where a batch takes longer than this
+_SLOW_S = 1.0
+_IDLE_S = 0.3  # before each frame: the first run after a pause is slower, and a line pauses between parts
 
 
 class TrialOrder(Strict):
@@ -106,9 +106,8 @@ def run_trial(order: TrialOrder) -> Trial:
     engine.begin(1)
     thresholds = {part.name: scorer.valid_peak(part) for part in scorer.score(frame).regions}
     slow = engine.spent_ms[0] > _SLOW_S * 1000
-    found = [
-        _predicted(scorer, engine, frame, thresholds, 1 if slow else _BATCHES) for _ in range(1 if slow else _FRAMES)
-    ]
+    frames, batches = (_FRAMES_SLOW, _BATCHES_SLOW) if slow else (_FRAMES, _BATCHES)
+    found = [_predicted(scorer, engine, frame, thresholds, batches) for _ in range(frames)]
     return Trial(
         batches=engine.calls,
         batch_ms=statistics.median(batch for batch, _ in found),
@@ -146,7 +145,9 @@ def _predicted(
     list_scored(scorer, scorer.score(frame), thresholds)  # as for a frame with a defect in each region
     elapsed = (time.perf_counter() - start) * 1000
     first, *others = engine.spent_ms
-    warm = statistics.median(others) if others else first
+    warm = (
+        statistics.fmean(others) if others else first
+    )  # the mean: what interrupts one batch in ten interrupts many of fifty
     return warm, elapsed - sum(engine.spent_ms) + first + (engine.calls - 1) * warm
 
 

@@ -1,6 +1,9 @@
 """`takt build`, and `fit` with `seal`: from images to a bundle that runs."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +127,20 @@ def test_an_inspection_that_exceeds_its_budget_is_refused_before_the_fit(
     assert " MB, --memory-mb is 10 (predicted, with " in found.err
     assert "the fit takes" not in found.err
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_fit_predicts_its_inspections_where_there_is_no_openvino(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/openvino.py").write_text("raise ModuleNotFoundError('openvino', name='openvino')")
+    path = os.pathsep.join([str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")])
+    flags = ("--backbone", "gabor", "--tile", "32", "--halo", "0", "--coreset", "50", "--workers", "0")
+    command = [sys.executable, "-m", "edge_runtime.cli", "fit", parts, "--out", tmp_path / "part.draft", *flags]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert " MB here, with onnxruntime\n" in done.stderr
 
 
 @pytest.mark.slow

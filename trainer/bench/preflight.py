@@ -115,4 +115,9 @@ def _pair(predicted: list[Cost], measured: list[Cost], of: Callable[[Cost], floa
     """Medians of both, and the median of the ratios of each pair: a pair was taken one after the other."""
     first, second = ([of(cost) for cost in costs] for costs in (predicted, measured))
     ratio = statistics.median(a / b for a, b in zip(first, second, strict=True))
-    return f"{statistics.median(first):.3g} | {statistics.median(second):.3g} | {ratio:.2f}"
+    return f"{_figure(statistics.median(first))} | {_figure(statistics.median(second))} | {ratio:.2f}"
+
+
+def _figure(value: float) -> str:
+    """Three digits, and no powers of ten."""
+    return f"{value:.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004 - from there on a digit more is noise

@@ -65,7 +65,9 @@ def _lines(manifest: Manifest, training: TrainingRecord | None) -> list[str]:
         lines.insert(3, f"training     {training.in_words()}")
     background = manifest.map_policy.background
     if background is not None:
-        lines.append(f"background   of {background.frames} good frames; without it a defect would need {background.gain:.2f} times as much")
+        lines.append(
+            f"background   of {background.frames} good frames; without it a defect would need {background.gain:.2f} times as much"
+        )
     lines += [
         f"region       {region.name}: {region.crop.size} scaled to {region.plane.size}" for region in geometry.regions
     ]

@@ -27,7 +27,7 @@ from edge_runtime.scorer import Scorer
 _FRAMES, _BATCHES = 5, 4  # timed after a frame that is not, and batches that are run of each
 _FRAMES_SLOW, _BATCHES_SLOW = 2, 2  # the same where a batch takes longer than this
 _SLOW_S = 1.0
-_IDLE_S = 0.3  # before each frame: the first run after a pause is slower, and a line pauses between parts
+_IDLE_S = 0.5  # before each frame: the first run after a pause is slower, and a line pauses between parts
 
 
 class TrialOrder(Strict):

@@ -133,3 +133,24 @@ def test_what_is_named_was_tried_itself(planned: Callable[..., Plan], machine: M
     said = refused(plan, slower)
     assert len(slower.tried) == 3
     assert f"--scale {slower.tried[2].scale:g} (predicted" in said
+
+
+def test_a_measured_halo_is_kept_for_what_is_tried_and_named_with_it(
+    planned: Callable[..., Plan], machine: Modelled
+) -> None:
+    plan = planned(tile=32, deadline_ms=100)
+    said = refused(plan, machine)
+    assert plan.recipe.tiling.halo > 0
+    assert {config.halo for config in machine.tried} == {plan.recipe.tiling.halo}
+    assert f" --halo {plan.recipe.tiling.halo} (predicted" in said
+
+
+def test_smaller_tiles_get_a_halo_where_the_one_tile_needed_none(
+    planned: Callable[..., Plan], machine: Modelled
+) -> None:
+    said = refused(planned(tile=96, memory_mb=55), machine)
+    first, smaller = machine.tried[:2]
+    assert (first.tile, first.halo) == (96, 0)
+    assert smaller.tile == 48
+    assert smaller.halo
+    assert "--halo" not in said

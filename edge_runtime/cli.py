@@ -32,6 +32,7 @@ _SUMMARIES = {
     "watch": "print answers as the service gives them",
     "status": "how a running service does",
     "control": "change bundles, halt and resume a running service",
+    "qualify": "measure a bundle on this machine and say how to run it here",
     "demo": "generated parts, a bundle of them, and verdicts",
     "bench": "measure Takt, for the tables in docs",
 }

@@ -6,6 +6,7 @@ from pathlib import Path
 from calibration.policies import parse_policy
 from calibration.sealing import Sealed, seal
 from edge_runtime.bundle.store import check_writable
+from edge_runtime.engines import EngineName
 from trainer.config import BuildConfig
 from trainer.fitting import fit
 from trainer.processes import Processes
@@ -30,7 +31,15 @@ def build(
     with tempfile.TemporaryDirectory(prefix="takt-build-") as folder:
         draft = Path(folder) / "model.draft"
         checkpoint = out.with_name(f"{out.name}.checkpoint")
-        opened = fit(config, dataset, draft, checkpoint=checkpoint, resume=resume, processes=processes)
+        opened = fit(
+            config,
+            dataset,
+            draft,
+            checkpoint=checkpoint,
+            resume=resume,
+            processes=processes,
+            engine=EngineName.OPENVINO,
+        )
         return seal(
             draft,
             opened,

@@ -9,7 +9,7 @@ from typing import Any
 from calibration.cli import add_sealing, parse_precisions, report_sealed
 from calibration.policies import parse_policy
 from edge_runtime.cli import write_json
-from edge_runtime.commands.arguments import Parser, folder
+from edge_runtime.commands.arguments import Parser, add_budget, folder
 from trainer.config import BuildConfig, make_config
 
 _FIT_ONLY = {"dataset", "out", "config", "json", "report", "resume"}
@@ -56,6 +56,15 @@ def fit(arguments: Sequence[str]) -> int:
     else:
         sys.stdout.write(f"fitted {options.out}; next: takt seal {options.out} {options.dataset} --out NAME.takt\n")
     return 0
+
+
+def config_of(*arguments: str) -> BuildConfig:
+    """The settings that arguments of `takt fit` give.
+
+    Raises:
+        ConfigError: they contradict, or there is no such flag.
+    """
+    return _config(_parser("takt fit", "").parse_args(arguments))
 
 
 def _parser(prog: str, description: str) -> Parser:
@@ -115,6 +124,9 @@ def _parser(prog: str, description: str) -> Parser:
     )
     data.add_argument("--calibration-split", type=float, help="share of the test tree that sets thresholds too")
     data.add_argument("--limit", type=int, metavar="N", help="a seeded sample of so many images of each split")
+    add_budget(
+        parser.add_argument_group("budget", "what an inspection may take; refused before the fit where it takes more")
+    )
     machine = parser.add_argument_group("machine")
     machine.add_argument("--device", choices=["auto", "cpu", "cuda"])
     machine.add_argument("--seed", type=int)

@@ -79,6 +79,10 @@ class BuildConfig(BaseModel):
     teacher: str | None = None  # weights of EfficientAD's teacher, as `takt teacher` makes them
     textures: str | None = None  # folder of pictures for DRAEM's synthetic anomalies; procedural ones when None
     policy: str | None = None
+    deadline_ms: Positive | None = (
+        None  # that inspecting one frame may take; refused before the fit where it takes longer
+    )
+    memory_mb: Positive | None = None  # that a process may take which inspects
     holdout: Share = 0.2
     validation: Annotated[float, Field(gt=0, lt=1)] | None = None  # the method's own when None
     background: Literal["auto", "on", "off"] = "auto"  # whether the image score is taken against one

@@ -30,6 +30,7 @@ from edge_runtime.bundle.manifest import (
 )
 from edge_runtime.bundle.store import DRAFT, array_bytes, check_writable, write
 from edge_runtime.bundle.training import TRAINING, TrainingRecord, dump_training
+from edge_runtime.engines import EngineName
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.scorer import Scorer
 from trainer.background import MIN_FRAMES, choose_background
@@ -48,6 +49,7 @@ from trainer.models.method import FitData, FitSettings
 from trainer.models.registry import find_method
 from trainer.needs import Smaller, check_graph, told
 from trainer.plan import Plan, check_flags, make_plan, valid_areas
+from trainer.preflight import Preflight, check_inspection
 from trainer.processes import Processes
 from trainer.torch_engine import TorchEngine
 
@@ -72,6 +74,7 @@ def fit(
     checkpoint: Path | None = None,
     resume: bool = False,
     processes: Processes | None = None,
+    engine: EngineName = EngineName.ONNXRUNTIME,
 ) -> DataSet:
     """Fit a model and write it as a draft; returns the data set, for who goes on to seal.
 
@@ -82,10 +85,11 @@ def fit(
         checkpoint: where a fit by gradients keeps its state; beside the draft when None.
         resume: go on from there.
         processes: that share the fit; the first one writes the draft. Alone when None.
+        engine: with which the time of an inspection is predicted.
 
     Raises:
         TaktError: another process is gone.
-        ConfigError: settings that contradict or cannot be met, memory included.
+        ConfigError: settings that contradict or cannot be met, memory and the inspection's deadline included.
         DataError: images that cannot be used.
         ExportError: the model cannot be exported.
         BundleError: the draft cannot be written.
@@ -96,7 +100,6 @@ def fit(
         check_writable(out)
     torch.manual_seed(config.seed)
     plan = make_plan(config, root, processes)
-    start = time.monotonic()
     areas = valid_areas(plan.members)
     source = _source(plan, areas)
     settings = FitSettings(
@@ -114,9 +117,13 @@ def fit(
     )
     smaller = _smaller(plan, areas)
     graphs = 2 if config.frame_graph else 1
-    graph = check_graph(  # before a batch is tried out
-        plan.method, plan.features, _data(plan, source, 1), settings, graphs=graphs, smaller=smaller
-    )
+    single = _data(plan, source, 1)  # before a batch is tried out
+    graph = check_graph(plan.method, plan.features, single, settings, graphs=graphs, smaller=smaller)
+    if plan.leads:
+        looked_at = plan
+        preflight = Preflight(engine, settings, lambda other: single if other is looked_at else fit_data(other))
+        check_inspection(plan, preflight)
+    start = time.monotonic()
     plan, batch = _with_batch(plan, source, settings)
     data = _data(plan, source, batch)
     memory = check_memory(plan.method, plan.features, data, settings, smaller=smaller)
@@ -142,6 +149,8 @@ _NOT_OF_A_FIT = {
     "fit_memory_mb",
     "tile_cache",
     "frame_graph",
+    "deadline_ms",
+    "memory_mb",
 }
 
 
@@ -213,6 +222,15 @@ def _data(plan: Plan, source: _Source, batch: int, images: int | None = None) ->
         fit=tiles(plan.splits.fit, Views(kinds=plan.config.augment, seed=plan.config.seed, white=white)),
         validation=tiles(plan.splits.validation, Views()) if plan.splits.validation else None,
     )
+
+
+def fit_data(plan: Plan) -> FitData:
+    """The tiles of a plan that is tried and perhaps never fitted, in batches of one.
+
+    Raises:
+        DataError: no tile of a share is left.
+    """
+    return _data(plan, _source(plan, valid_areas(plan.members), quiet=True), 1)
 
 
 def _smaller(plan: Plan, areas: dict[str, NDArray[np.bool_]]) -> Smaller | None:

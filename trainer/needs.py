@@ -54,15 +54,13 @@ def check_graph(
     Raises:
         ConfigError: it is larger than a bundle holds, or the tiles are not what the method takes.
     """
-    weights = state_bytes(features)
-    size = weights + method.graph_bytes(features, data, settings)
-    limit = MAX_GRAPH_BYTES // graphs
+
+    def held(of: FitData) -> int:
+        return state_bytes(method.stand_in(features, of, settings))
+
+    size, limit = held(data), MAX_GRAPH_BYTES // graphs
     if size > limit:
-        fits = (
-            ""
-            if smaller is None
-            else smaller.advice(lambda d: weights + method.graph_bytes(features, d, settings), limit)
-        )
+        fits = "" if smaller is None else smaller.advice(held, limit)
         own = "".join(f", {advice}" for flag, advice in _SMALLER.items() if flag in method.settings)
         message = (
             f"--method {method.name}: the graph of this fit would take {size / 1e9:.2f} GB, a bundle holds graphs of "

@@ -58,6 +58,20 @@ class Plan:
     cache: PlaneCache | None
     device: torch.device
     leads: bool  # whether this process is the one that shows and writes
+    halo_given: bool  # and not measured
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What was found of data set and machine, before any setting of pixels."""
+
+    dataset: DataSet
+    splits: Splits
+    found: FrameSurvey
+    rule: TileRule
+    cache: PlaneCache | None
+    device: torch.device
+    leads: bool
 
 
 _USELESS = {
@@ -131,10 +145,53 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
     found = survey((*splits.fit, *splits.validation, *splits.calibration), config.pixel_format, cache)
     _tell_depth(found)
     rule.check_mask(found.size)
-    geometry, members = make_geometry(config, found)
-    device = choose_device(config.device, processes)
-    features = method.features(_request(config, found)).to(device)
-    choice = HaloChoice(method, features, geometry, [sample.path for sample in splits.fit])
+    seen = _Seen(
+        dataset=dataset,
+        splits=splits,
+        found=found,
+        rule=rule,
+        cache=cache,
+        device=choose_device(config.device, processes),
+        leads=processes.leads,
+    )
+    plan = _laid_out(config, seen, None)
+    if config.frame_graph:
+        _halo_choice(plan.method, plan.features, plan.recipe.geometry, splits).require_exact(plan.recipe.tiling)
+    return plan
+
+
+def replanned(plan: Plan, config: BuildConfig) -> Plan:
+    """The same data with other settings of pixels or another method; images are read again only where a halo is to be measured.
+
+    Raises:
+        ConfigError: settings that contradict or cannot be met.
+    """
+    method, geometry = find_method(config.method), plan.recipe.geometry
+    check_flags(config, method, Processes(), resume=False)
+    found = FrameSurvey(
+        size=geometry.frame.size,
+        pixel_format=geometry.pixel_format,
+        bit_depth=geometry.bit_depth,
+        file_format=geometry.file_format,
+    )
+    seen = _Seen(
+        dataset=plan.dataset,
+        splits=plan.splits,
+        found=found,
+        rule=plan.rule,
+        cache=plan.cache,
+        device=plan.device,
+        leads=plan.leads,
+    )
+    return _laid_out(config, seen, plan.features if method is plan.method else None)
+
+
+def _laid_out(config: BuildConfig, seen: _Seen, features: Features | None) -> Plan:
+    """Geometry, tiling and recipe of what was seen; features are loaded where they are not known."""
+    method = find_method(config.method)
+    geometry, members = make_geometry(config, seen.found)
+    if features is None:
+        features = method.features(_request(config, seen.found)).to(seen.device)
     tiling = make_tiling(
         config,
         geometry,
@@ -142,16 +199,15 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         input_stride=features.input_stride,
         position_bound=method.position_bound,
         image_score=method.image_score,
-        default_halo=choice.default,
+        default_halo=_halo_choice(method, features, geometry, seen.splits).default,
     )
-    if config.frame_graph:
-        choice.require_exact(tiling)
+    given = config.halo is not None
     if config.tile is not None:  # what was chosen is on record: built again from it, the bundle is the same
         config = config.model_copy(update={"halo": tiling.halo})
     recipe = _recipe(
         config=config,
-        dataset=dataset,
-        splits=splits,
+        dataset=seen.dataset,
+        splits=seen.splits,
         method=method,
         backbone=features.origin.backbone,
         geometry=geometry,
@@ -161,17 +217,22 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
     members["LICENCES.json"] = json_bytes({"weights": asdict(features.origin), **note})
     return Plan(
         config=config,
-        dataset=dataset,
-        splits=splits,
+        dataset=seen.dataset,
+        splits=seen.splits,
         method=method,
         features=features,
         recipe=recipe,
         members=members,
-        rule=rule,
-        cache=cache,
-        device=device,
-        leads=processes.leads,
+        rule=seen.rule,
+        cache=seen.cache,
+        device=seen.device,
+        leads=seen.leads,
+        halo_given=given,
     )
+
+
+def _halo_choice(method: Method, features: Features, geometry: GeometrySpec, splits: Splits) -> HaloChoice:
+    return HaloChoice(method, features, geometry, [sample.path for sample in splits.fit])
 
 
 def _recipe(

@@ -23,6 +23,12 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(text)
 
 
+def add_budget(parser: "argparse._ArgumentGroup | Parser") -> None:
+    """The flags of what one inspection may take."""
+    parser.add_argument("--deadline-ms", type=positive, metavar="N", help="time that inspecting one frame may take")
+    parser.add_argument("--memory-mb", type=positive, metavar="N", help="memory of a process that inspects")
+
+
 def positive(text: str) -> int:
     """A whole number of 1 or more, as a flag's type.
 

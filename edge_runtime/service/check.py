@@ -36,7 +36,13 @@ def check(config: LineConfig) -> Iterator[str]:
         early = ", early reject" if camera.early_reject else ""
         yield f"camera   {camera.name}: {source}, {camera.trigger}, {camera.deadline_ms} ms{early}"
     for path in sorted({camera.bundle for camera in config.camera}):
-        loaded = load(path, graph=config.graph, threads=config.threads, cache_dir=RunDir(config.run_dir).cache)
+        loaded = load(
+            path,
+            artefact=config.artefact,
+            graph=config.graph,
+            threads=config.threads,
+            cache_dir=RunDir(config.run_dir).cache,
+        )
         _check_file_format(config, path, loaded.manifest.geometry.file_format)
         facts = read_facts(path)
         frame = facts.frame

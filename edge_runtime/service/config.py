@@ -131,6 +131,7 @@ class LineConfig(_File):
     workers: Annotated[int, Field(ge=1, le=64)] = 1  # processes for each bundle
     threads: Annotated[int, Field(ge=1, le=256)] | None = None  # CPU threads of one inspection; all when not given
     graph: GraphRole = GraphRole.TILE  # of every bundle that the station runs: on tiles, or on the whole frame at once
+    artefact: Text | None = None  # which of each bundle's is run; the bundle's default when not given
     journal_days: Annotated[int, Field(ge=1, le=3650)] = 30  # how long answers are kept
     hang_ms: Annotated[int, Field(ge=100, le=600_000)] = 10_000  # an inspection that takes longer is taken for stuck
     warm_previous: bool = True  # keep the bundle before the active one loaded, for an instant rollback

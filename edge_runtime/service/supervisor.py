@@ -222,6 +222,7 @@ class Supervisor:
             "digest": facts.digest,
             "threads": self.config.threads,
             "graph": self.config.graph.value,
+            "artefact": self.config.artefact,
             "cache_dir": str(RunDir(self.config.run_dir).cache),
         }
 

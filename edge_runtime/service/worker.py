@@ -40,16 +40,23 @@ def run_worker(order: dict[str, Any]) -> None:
     """Load the bundle, say so, and inspect until the supervisor says stop or is gone.
 
     Args:
-        order: `name`, `token`, `endpoint`, `bundle`, `digest`, `graph`, `threads`, `cache_dir`.
+        order: `name`, `token`, `endpoint`, `bundle`, `digest`, `artefact`, `graph`, `threads`, `cache_dir`.
 
     Raises:
         BundleError: the bundle cannot be loaded, or is not the one that was ordered.
         EngineError: an engine cannot run it.
+        ConfigError: it has no such artefact.
     """
     lifeline.die_with_supervisor()
     start = time.monotonic()
     path = Path(order["bundle"])
-    bundle = load(path, graph=GraphRole(order["graph"]), threads=order["threads"], cache_dir=Path(order["cache_dir"]))
+    bundle = load(
+        path,
+        artefact=order["artefact"],
+        graph=GraphRole(order["graph"]),
+        threads=order["threads"],
+        cache_dir=Path(order["cache_dir"]),
+    )
     if bundle.digest != order["digest"]:
         message = (
             f"{path}: has digest {bundle.digest}, expected {order['digest']}: it was changed after it was staged; "

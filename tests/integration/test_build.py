@@ -1,6 +1,9 @@
 """`takt build`, and `fit` with `seal`: from images to a bundle that runs."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -110,6 +113,34 @@ def test_a_folder_of_good_images_alone_makes_a_bundle_without_an_evaluation(
     assert found.code == 0, found.err
     assert found.json["evaluation"] is None
     assert Inspector.open(out).inspect_file(parts / "train/good/000.png").score is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", ["build", "fit"])
+def test_an_inspection_that_exceeds_its_budget_is_refused_before_the_fit(
+    takt_here: Takt, parts: Path, tmp_path: Path, command: str
+) -> None:
+    out = tmp_path / "part.takt"
+    found = takt_here(command, parts, "--out", out, *SIZE, "--memory-mb", "10")
+    assert found.code == 2
+    assert "an inspection takes " in found.err
+    assert " MB, --memory-mb is 10 (predicted, with " in found.err
+    assert "the fit takes" not in found.err
+    assert not out.exists()
+
+
+@pytest.mark.slow
+def test_a_fit_predicts_its_inspections_where_there_is_no_openvino(parts: Path, tmp_path: Path) -> None:
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without/openvino.py").write_text("raise ModuleNotFoundError('openvino', name='openvino')")
+    path = os.pathsep.join([str(tmp_path / "without"), os.environ.get("PYTHONPATH", "")])
+    flags = ("--backbone", "gabor", "--tile", "32", "--halo", "0", "--coreset", "50", "--workers", "0")
+    command = [sys.executable, "-m", "edge_runtime.cli", "fit", parts, "--out", tmp_path / "part.draft", *flags]
+    done = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr
+    assert " MB here, with onnxruntime\n" in done.stderr
 
 
 @pytest.mark.slow

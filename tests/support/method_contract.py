@@ -4,7 +4,10 @@
 writes.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
+import onnx
 import pytest
 import torch
 from support.methods import SIDE, fit, gabor, image_scores, parts, score, settings, shape, shares, unseen_parts
@@ -16,6 +19,7 @@ from edge_runtime.errors import DataError
 from trainer.demo.product import render
 from trainer.export import to_onnx
 from trainer.models.registry import METHODS
+from trainer.stand_in import made_real
 from trainer.torch_engine import TorchEngine
 
 SEES_ALL = {"fastflow"}  # sixteen convolutions one after the other: each cell sees more than this small a tile
@@ -112,14 +116,35 @@ def memory_is_predicted_at_least_as_large_as_what_is_kept(method: str, fitted: n
     assert METHODS[method].predict_bytes(features, data, settings(method)) >= kept
 
 
-def the_graphs_size_is_predicted_before_the_fit(method: str, fitted: nn.Module) -> None:
-    """`graph_bytes` is what the fitted module holds beside the features' weights, to 5 % or 4 kB."""
+def the_stand_in_is_of_the_shapes_that_are_fitted(method: str, fitted: nn.Module) -> None:
+    """`stand_in` has the fitted module's parameters and buffers, by name, shape and type, and draws no weight for it."""
     features = gabor(method)
     data = shares(method, parts(range(16)), features)
-    state = fitted.state_dict()
-    held = sum(t.numel() * t.element_size() for name, t in state.items() if "features" not in name.split("."))
+    before = torch.random.get_rng_state()
+    state = METHODS[method].stand_in(features, data, settings(method)).state_dict()
 
-    assert METHODS[method].graph_bytes(features, data, settings(method)) == pytest.approx(held, rel=0.05, abs=4096)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert _forms(state) == _forms(fitted.state_dict())
+
+
+def a_stand_in_with_values_is_exported_as_the_fitted_module_is(method: str, fitted: nn.Module) -> None:
+    """Same operations on same shapes, so that one takes as long as the other; the features keep their weights."""
+    features = gabor(method)
+    data = shares(method, parts(range(16)), features)
+    kept = {name: values.clone() for name, values in features.state_dict().items()}
+    module = made_real(METHODS[method].stand_in(features, data, settings(method)))
+
+    operations = [[node.op_type for node in _graph(made, method).node] for made in (module, fitted)]
+    assert operations[0] == operations[1]
+    assert all(torch.equal(values, features.state_dict()[name]) for name, values in kept.items())
+
+
+def _forms(state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {name: (values.shape, values.dtype) for name, values in state.items()}
+
+
+def _graph(module: nn.Module, method: str) -> onnx.GraphProto:
+    return onnx.load_model_from_string(to_onnx(module, shape(method, 1))).graph
 
 
 PROPERTIES = (
@@ -130,5 +155,6 @@ PROPERTIES = (
     a_painted_defect_raises_the_score_where_it_is_painted,
     constant_images_are_refused_and_do_not_become_nan,
     memory_is_predicted_at_least_as_large_as_what_is_kept,
-    the_graphs_size_is_predicted_before_the_fit,
+    the_stand_in_is_of_the_shapes_that_are_fitted,
+    a_stand_in_with_values_is_exported_as_the_fitted_module_is,
 )

@@ -28,12 +28,15 @@ def bench(arguments: Sequence[str]) -> int:
 def _parser() -> Parser:
     parser = Parser(prog="takt bench", description="Measure Takt; prints Markdown tables.")
     kinds = parser.add_subparsers(
-        required=True, metavar="methods|scales|defects|frames|peers|rates|fit|service", parser_class=Parser
+        required=True,
+        metavar="methods|scales|defects|frames|preflight|peers|rates|fit|service",
+        parser_class=Parser,
     )
     _add_methods(kinds.add_parser("methods", help="accuracy and cost of every method"))
     _add_scales(kinds.add_parser("scales", help="what tiles of sensor pixels find that a squashed frame does not"))
     _add_defects(kinds.add_parser("defects", help="small defects in large frames, squashed and in tiles"))
     _add_frames(kinds.add_parser("frames", help="time and memory as the frame grows"))
+    _add_preflight(kinds.add_parser("preflight", help="time and memory of inspections, predicted and measured"))
     peers = kinds.add_parser("peers", help="accuracy of the shipped artefact against a peer's figures")
     peers.set_defaults(measure=_peers)
     _add_sets(peers, seeds=3, methods=PEER_METHODS)
@@ -122,6 +125,21 @@ def _add_frames(frames: Parser) -> None:
     frames.add_argument("--out", type=Path, required=True, metavar="DIR", help="frames and bundles")
     frames.add_argument("--megapixels", type=_megapixels, default=(1, 2, 4, 8, 12, 24), metavar="N,N")
     frames.add_argument("--runs", type=positive, default=3, metavar="N", help="inspections of each size (default 3)")
+
+
+def _add_preflight(preflight: Parser) -> None:
+    preflight.set_defaults(measure=_predicted)
+    preflight.add_argument("--methods", type=_names, default=("patchcore", "fastflow", "padim"), metavar="A,B")
+    preflight.add_argument(
+        "--tiles", type=_counts, default=(256, 512), metavar="N,N", help="cores, or inputs of one tile"
+    )
+    preflight.add_argument(
+        "--frames", type=_frame_sizes, default=(Size(1280, 960), Size(2560, 1920)), metavar="WxH,WxH"
+    )
+    preflight.add_argument("--runs", type=positive, default=3, metavar="N", help="predictions and measurements in turn")
+    preflight.add_argument(
+        "--with", dest="flags", default="", metavar="FLAGS", help="more flags of `takt build`, for all"
+    )
 
 
 def _add_keep(parser: Parser) -> None:
@@ -232,6 +250,27 @@ def _frames(options: Namespace) -> Iterator[str]:
         bundle=options.bundle, folder=folder(str(options.out)), megapixels=options.megapixels, runs=options.runs
     )
     return bench_frames(study)
+
+
+def _predicted(options: Namespace) -> Iterator[str]:
+    from trainer.bench.preflight import Comparison, bench_preflight  # noqa: PLC0415
+    from trainer.models.registry import find_method  # noqa: PLC0415
+
+    for method in options.methods:
+        find_method(method)
+    return bench_preflight(
+        Comparison(
+            methods=options.methods,
+            tiles=options.tiles,
+            frames=options.frames,
+            runs=options.runs,
+            flags=tuple(shlex.split(options.flags)),
+        )
+    )
+
+
+def _frame_sizes(text: str) -> tuple[Size, ...]:
+    return tuple(frame_size(part.strip()) for part in text.split(","))
 
 
 def _names(text: str) -> tuple[str, ...]:

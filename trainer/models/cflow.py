@@ -27,8 +27,8 @@ from trainer.models.frozen import (
     kept_at,
     to_grid,
     train_on_features,
-    trained_bytes,
     training_bytes,
+    unmade_standardise,
 )
 from trainer.models.method import FeatureRequest, FitData, FitSettings, TrainingTiles, backbone_features
 from trainer.models.seen import Joined
@@ -160,9 +160,10 @@ class CFlowMethod:
         maxima = 4 * len(features.channels)
         return training_bytes(features, data, settings, _unmade(features), width) + 4 * PATCHES * kept + maxima
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """The flows, each channel's mean and scale, and the layers' maxima."""
-        return trained_bytes(features, _unmade(features)) + 4 * len(features.channels)
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> CFlow:  # noqa: ARG002 - as the Protocol has it
+        """The features with each channel's mean and scale, the flows, and the layers' maxima."""
+        maxima = torch.empty(len(features.channels), device="meta")
+        return CFlow(features, unmade_standardise(features), _unmade(features), maxima)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> CFlow:
         """Raise the likelihood of good patches at their places, then take its maxima over the validation share."""

@@ -22,7 +22,7 @@ from edge_runtime.bundle.manifest import ImageScoreRule
 from edge_runtime.errors import ConfigError
 from trainer.backbones import Features
 from trainer.models.flows import AffineCoupling, Flow, Permutation, changed_channels, negative_log_likelihood
-from trainer.models.frozen import Standardise, kept_at, to_grid, train_on_features, trained_bytes, training_bytes
+from trainer.models.frozen import Standardise, kept_at, to_grid, train_on_features, training_bytes, unmade_standardise
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
 from trainer.models.seen import Joined
 from trainer.training import Schedule
@@ -165,9 +165,9 @@ class CSFlowMethod:
         width = round(2 * len(KERNELS) * (3 * HIDDEN + 6 * features.channels[0]) * scales)
         return training_bytes(features, data, settings, _unmade(features), width)
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """The flow, and each channel's mean and scale at every size."""
-        return trained_bytes(features, _unmade(features))
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> CSFlow:  # noqa: ARG002 - as the Protocol has it
+        """The features with each channel's mean and scale at every size, and the flow."""
+        return CSFlow(features, unmade_standardise(features), _unmade(features))
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> CSFlow:
         """Raise the likelihood of good tiles."""

@@ -30,7 +30,7 @@ from trainer.data.perlin import perlin_mask
 from trainer.data.textures import Textures, seeded, texture_source
 from trainer.models import unet
 from trainer.models.draem_losses import focal_loss, l2_loss, ssim_loss
-from trainer.models.method import FeatureRequest, FitData, FitSettings, TileBatch, state_bytes, with_contrast
+from trainer.models.method import FeatureRequest, FitData, FitSettings, TileBatch, added_bytes, with_contrast
 from trainer.models.seen import Stacked
 from trainer.training import Schedule, train
 
@@ -102,11 +102,12 @@ class DRAEMMethod:
         batch = min(data.fit.batch, data.fit.count)
         height, width = data.fit.grid
         kept = _KEPT_PER_WIDTH * sum(_widths(settings.width))
-        return 4 * (self.graph_bytes(features, data, settings) + batch * height * width * kept)
+        held = added_bytes(self.stand_in(features, data, settings), features)
+        return 4 * (held + batch * height * width * kept)
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> DRAEM:  # noqa: ARG002 - as the Protocol has it
         """The two networks."""
-        return state_bytes(*_networks("meta", settings.width))
+        return DRAEM(features, *_networks("meta", settings.width))
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> DRAEM:
         """Learn to repair and to mark drawn anomalies on good tiles.

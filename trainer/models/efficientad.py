@@ -34,7 +34,7 @@ from trainer.models.method import (
     FitSettings,
     TileBatch,
     TrainingTiles,
-    state_bytes,
+    added_bytes,
     with_contrast,
 )
 from trainer.models.scaling import channel_statistics
@@ -140,14 +140,16 @@ class EfficientADMethod:
         """Weights, slopes and moments of student and autoencoder, and what a step over one batch keeps."""
         height, width = (side * pdn.STRIDE for side in data.fit.grid)
         batch = min(data.fit.batch, data.fit.count)
-        return 4 * (self.graph_bytes(features, data, settings) + batch * height * width * _KEPT_PER_PIXEL[self.size])
+        held = added_bytes(self.stand_in(features, data, settings), features)
+        return 4 * (held + batch * height * width * _KEPT_PER_PIXEL[self.size])
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """Student and autoencoder, the teacher's means and deviations, and two quantiles of each map."""
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> EfficientAD:  # noqa: ARG002 - as the Protocol has it
+        """Teacher, student and autoencoder, the teacher's means and deviations, and two quantiles of each map."""
         with torch.device("meta"):
-            student, autoencoders = pdn.PDN(self.size, 2 * pdn.OUTPUTS), list(_autoencoders(data.fit))
-        maps = 1 + len(autoencoders)
-        return state_bytes(student, *autoencoders) + 4 * (2 * sum(features.channels) + 2 * maps)
+            student, autoencoder = pdn.PDN(self.size, 2 * pdn.OUTPUTS), next(_autoencoders(data.fit), None)
+            mean, deviation = (torch.empty(sum(features.channels)) for _ in range(2))
+            networks = Networks(features, student, autoencoder, mean, deviation)
+            return EfficientAD(networks, torch.empty(1 if autoencoder is None else 2, 2))
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> EfficientAD:
         """Teach student and autoencoder on good tiles, then take the maps' quantiles on those set apart.

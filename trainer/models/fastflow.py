@@ -23,8 +23,8 @@ from trainer.models.frozen import (
     mean_over,
     to_grid,
     train_on_features,
-    trained_bytes,
     training_bytes,
+    unmade_standardise,
 )
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features
 from trainer.models.seen import joined
@@ -150,9 +150,9 @@ class FastFlowMethod:
         )
         return training_bytes(features, data, settings, _unmade(features), width)
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """The flows, and each channel's mean and scale."""
-        return trained_bytes(features, _unmade(features))
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> FastFlow:  # noqa: ARG002 - as the Protocol has it
+        """The features with each channel's mean and scale, and the flows."""
+        return FastFlow(features, unmade_standardise(features), _unmade(features))
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> FastFlow:
         """Raise the likelihood of good patches."""

@@ -152,12 +152,13 @@ def training_bytes(features: Features, data: FitData, settings: FitSettings, mod
     parameters = sum(parameter.numel() for parameter in model.parameters())
     cached = min(tiles * of_tile, settings.buffer_bytes)
     optimised = _OPTIMISER_COPIES * parameters + batch * height * breadth * width
-    return cached + trained_bytes(features, model) + 4 * optimised
+    return cached + state_bytes(model, unmade_standardise(features)) + 4 * optimised
 
 
-def trained_bytes(features: Features, model: nn.Module) -> int:
-    """What a model on standardised features, on the meta device, and their means and scales take in the graph."""
-    return state_bytes(model) + 2 * 4 * sum(features.channels)
+def unmade_standardise(features: Features) -> Standardise:
+    """Means and scales without their values, on the meta device."""
+    with torch.device("meta"):
+        return Standardise(*([torch.empty(count) for count in features.channels] for _ in range(2)))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -21,6 +21,7 @@ from trainer.models.method import (
     FitData,
     FitSettings,
     TrainingTiles,
+    added_bytes,
     backbone_features,
     check_varies,
     with_contrast,
@@ -137,11 +138,12 @@ class GaussianADMethod:
         """Pooled features twice over, of each layer five square matrices in float64, and the graph's statistics."""
         pooled = data.fit.count * sum(features.channels) * (4 + 8 + 8)
         matrices = 5 * 8 * sum(channels**2 for channels in features.channels)
-        return pooled + matrices + self.graph_bytes(features, data, settings)
+        return pooled + matrices + added_bytes(self.stand_in(features, data, settings), features)
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """Mean and whitening of every layer."""
-        return 4 * sum(channels * (channels + 1) for channels in features.channels)
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> GaussianAD:  # noqa: ARG002 - as the Protocol has it
+        """The features with mean and whitening of every layer."""
+        with torch.device("meta"):
+            return GaussianAD(features, [(torch.empty(c), torch.empty(c, c)) for c in features.channels])
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> GaussianAD:  # noqa: ARG002 - nothing is drawn
         """Mean and shrunk covariance of every layer's pooled features."""

@@ -29,11 +29,11 @@ from trainer.models.method import (
     FitSettings,
     TileBatch,
     TrainingTiles,
+    added_bytes,
     backbone_features,
-    state_bytes,
     with_contrast,
 )
-from trainer.models.neighbours import grouped_bytes, nearest_distances
+from trainer.models.neighbours import grouped, nearest_distances
 from trainer.models.patchcore import Embedded, embed
 from trainer.training import Schedule, train
 
@@ -77,15 +77,24 @@ class LUNAR(nn.Module):
     bank: Tensor
     halves: Tensor
 
-    def __init__(self, features: Features, network: DistanceNetwork, index: GoodPatches) -> None:
-        """Take the trained network and the index that it was trained with."""
+    def __init__(
+        self,
+        features: Features,
+        network: DistanceNetwork,
+        *,
+        lowest: Tensor,
+        scale: Tensor,
+        centre: Tensor,
+        searched: tuple[Tensor, Tensor],
+    ) -> None:
+        """Take the trained network and the index that it was trained with, as `GoodPatches` has it."""
         super().__init__()
         self.features = features
         self.network = network.requires_grad_(requires_grad=False)
-        self.register_buffer("lowest", index.lowest)
-        self.register_buffer("scale", index.scale)
-        self.register_buffer("centre", index.centre)
-        bank, halves = index.searched
+        self.register_buffer("lowest", lowest)
+        self.register_buffer("scale", scale)
+        self.register_buffer("centre", centre)
+        bank, halves = searched
         self.register_buffer("bank", bank)
         self.register_buffer("halves", halves)
 
@@ -162,15 +171,21 @@ class LUNARMethod:
         bank = bank_size(data.fit.cells, settings.coreset)
         block = ROWS * (2 * 4 * bank + 2 * NEIGHBOURS * patch) + 4 * _TRAINED * patch
         trained = 3 * 2 * 2 * _TRAINED * HIDDEN * 4
-        return 3 * bank * patch + block + trained + 8 * data.fit.cells + self.graph_bytes(features, data, settings)
+        held = added_bytes(self.stand_in(features, data, settings), features)
+        return 3 * bank * patch + block + trained + 8 * data.fit.cells + held
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
-        """The index with its half norms, how channels are scaled and centred, and the network."""
-        channels = sum(features.channels)
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> LUNAR:
+        """The features with the network and an index of as many patches."""
+        rows, channels = bank_size(data.fit.cells, settings.coreset), sum(features.channels)
         with torch.device("meta"):
-            network = DistanceNetwork(NEIGHBOURS, settings.seed)
-        index = grouped_bytes(bank_size(data.fit.cells, settings.coreset), channels)
-        return index + 3 * 4 * channels + state_bytes(network)
+            return LUNAR(
+                features,
+                DistanceNetwork(NEIGHBOURS, settings.seed),
+                lowest=torch.empty(channels),
+                scale=torch.empty(channels),
+                centre=torch.empty(channels),
+                searched=grouped(torch.empty(rows, channels)),
+            )
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> LUNAR:
         """Draw the index, then train the network on distances to it."""
@@ -198,4 +213,6 @@ class LUNARMethod:
             settings,
             validate=None if held_out is None else lambda: float(held_out.loss(network)),
         )
-        return LUNAR(features, network, index)
+        return LUNAR(
+            features, network, lowest=index.lowest, scale=index.scale, centre=index.centre, searched=index.searched
+        )

@@ -192,8 +192,10 @@ class Method(Protocol):
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Memory that the fit will need beyond the network's own."""
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
-        """What the graph will hold beside the features' weights: bank, statistics, networks. No weight is drawn for it.
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> nn.Module:
+        """A module of the very shapes that `fit` will give: what is not the features' lies on torch's meta device.
+
+        Its size is known before anything is fitted, and `trainer.preflight` gives it values to measure its speed.
 
         Raises:
             ConfigError: the tiles are not what it takes.
@@ -207,6 +209,11 @@ class Method(Protocol):
         Raises:
             DataError: the images cannot be fitted to, all black for instance.
         """
+
+
+def added_bytes(module: nn.Module, features: nn.Module) -> int:
+    """What a graph holds beside the features' weights: bank, statistics, networks."""
+    return state_bytes(module) - state_bytes(features)
 
 
 def state_bytes(*modules: nn.Module) -> int:

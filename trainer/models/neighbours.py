@@ -44,11 +44,6 @@ def grouped_rows(rows: int) -> int:
     return rows + -rows % GROUP
 
 
-def grouped_bytes(rows: int, channels: int) -> int:
-    """What a bank of so many rows takes when it is `grouped`, with its half norms."""
-    return 4 * grouped_rows(rows) * (channels + 1)
-
-
 def closeness(queries: Tensor, bank: Tensor, halves: Tensor) -> Tensor:
     """(..., Q, D), (..., N, D), (..., N) -> (..., Q, N): xc - |c|^2 / 2, largest for the nearest row."""
     return queries @ bank.transpose(-1, -2) - halves.unsqueeze(-2)

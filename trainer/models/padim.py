@@ -23,6 +23,7 @@ from trainer.models.method import (
     FitData,
     FitSettings,
     TrainingTiles,
+    added_bytes,
     backbone_features,
     check_varies,
     with_contrast,
@@ -228,13 +229,17 @@ class PaDiMMethod:
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """Sums of outer products in float64 at every place of every tile, and the graph's statistics."""
         count = kept_channels(sum(features.channels))
-        return 8 * _places(data.fit) * count * (count + 1) + self.graph_bytes(features, data, settings)
+        held = added_bytes(self.stand_in(features, data, settings), features)
+        return 8 * _places(data.fit) * count * (count + 1) + held
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """Mean and whitening at every place of every tile, and the matrix that mixes channels."""
-        total = sum(features.channels)
-        count = kept_channels(total)
-        return 4 * (_places(data.fit) * count * (count + 1) + total * count)
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> PaDiM:
+        """The features, the matrix that mixes channels, and mean and whitening at every place of every tile."""
+        embedding = Embedding([torch.ones(channels) for channels in features.channels], settings.seed)
+        core, channels = _core_grid(data.fit), embedding.kept
+        shape = (data.fit.places, core[0] * core[1], channels)
+        mean = torch.empty(*shape, device="meta")
+        whitening = torch.empty(*shape, channels, device="meta")
+        return PaDiM(features, embedding, core=core, mean=mean, whitening=whitening)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> PaDiM:
         """Mean and unbiased covariance, plus 0.01 I, of good patches at every place of every tile."""

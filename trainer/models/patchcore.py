@@ -18,7 +18,7 @@ from edge_runtime.bundle.manifest import ImageScoreRule
 from trainer.backbones import Features
 from trainer.models.coreset import PROJECTED, StreamingCoreset
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features, with_contrast
-from trainer.models.neighbours import grouped, grouped_bytes, nearest_distances
+from trainer.models.neighbours import grouped, nearest_distances
 from trainer.models.seen import joined
 from trainer.progress import counter
 
@@ -100,10 +100,10 @@ class PatchCoreMethod:
         held = min(data.fit.cells * patch, settings.buffer_bytes)
         return 2 * held + bank_size(data.fit.cells, settings.coreset) * patch
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
-        """The bank with its half norms, and its centre."""
-        channels = sum(features.channels)
-        return grouped_bytes(bank_size(data.fit.cells, settings.coreset), channels) + 4 * channels
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> PatchCore:
+        """The features with a bank of as many patches."""
+        rows = bank_size(data.fit.cells, settings.coreset)
+        return PatchCore(features, torch.empty(rows, sum(features.channels), device="meta"))
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> PatchCore:
         """Gather the patches of good tiles and keep a coreset of them."""

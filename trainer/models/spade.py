@@ -24,10 +24,11 @@ from trainer.models.method import (
     FitSettings,
     TileBatch,
     TrainingTiles,
+    added_bytes,
     backbone_features,
     with_contrast,
 )
-from trainer.models.neighbours import BLOCK_FLOATS, closeness, grouped, grouped_bytes, largest, members
+from trainer.models.neighbours import BLOCK_FLOATS, closeness, grouped, largest, members
 from trainer.models.seen import Joined
 
 NEIGHBOURS = 50
@@ -41,15 +42,15 @@ class LayerBank(nn.Module):
     halves: Tensor
     centre: Tensor
 
-    def __init__(self, patches: Tensor, kept: Tensor) -> None:
+    def __init__(self, patches: Tensor, kept: Tensor, centre: Tensor) -> None:
         """Take the patches.
 
         Args:
             patches: (N, P, D) of N images with P cells each.
             kept: (N, P) bool, the cells that may match.
+            centre: (D,), the mean of those.
         """
         super().__init__()
-        centre = patches[kept].mean(dim=0)
         self.register_buffer("centre", centre)  # distances stay the same, norms become small
         bank, halves = grouped(patches - centre, kept)
         self.register_buffer("patches", bank)
@@ -148,13 +149,22 @@ class SPADEMethod:
 
     def predict_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:
         """The banks as gathered, as fitted, in the graph and in the file, and one block of products."""
-        return 4 * self.graph_bytes(features, data, settings) + 3 * 4 * BLOCK_FLOATS
+        held = added_bytes(self.stand_in(features, data, settings), features)
+        return 4 * held + 3 * 4 * BLOCK_FLOATS
 
-    def graph_bytes(self, features: Features, data: FitData, settings: FitSettings) -> int:  # noqa: ARG002 - as the Protocol has it
-        """Every patch of every good image with its half norm, the layers' centres, and the pooled features."""
-        of_layers = zip(features.channels, _cells(features, data.fit), strict=True)
-        tile = 4 * features.channels[-1] + sum(grouped_bytes(cells, channels) for channels, cells in of_layers)
-        return data.fit.count * tile + 4 * sum(features.channels)
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> SPADE:  # noqa: ARG002 - as the Protocol has it
+        """The features with every patch of every good image, and the pooled features."""
+        count = data.fit.count
+        with torch.device("meta"):
+            banks = [
+                LayerBank(
+                    torch.empty(count, cells, channels),
+                    torch.ones(count, cells, dtype=torch.bool),
+                    torch.empty(channels),
+                )
+                for channels, cells in zip(features.channels, _cells(features, data.fit), strict=True)
+            ]
+            return SPADE(features, torch.empty(count, features.channels[-1]), banks)
 
     def fit(self, features: Features, data: FitData, settings: FitSettings) -> SPADE:  # noqa: ARG002 - nothing is drawn
         """Keep the pooled features and every patch of every good image."""
@@ -173,7 +183,8 @@ class SPADEMethod:
             raise DataError(message)
         banks = []
         while patches:  # each layer's parts are let go as soon as they are joined
-            banks.append(LayerBank(torch.cat(patches.pop(0)), torch.cat(kept.pop(0))))
+            joined, mask = torch.cat(patches.pop(0)), torch.cat(kept.pop(0))
+            banks.append(LayerBank(joined, mask, joined[mask].mean(dim=0)))
         return SPADE(features, torch.cat(pooled).clone(), banks)
 
 

@@ -15,7 +15,7 @@ from trainer.data.textures import DrawnTextures, Texture
 from trainer.models import draem, unet
 from trainer.models.draem import DRAEM, DRAEMMethod, turned, with_anomalies
 from trainer.models.draem_losses import focal_loss, l2_loss, ssim, ssim_loss
-from trainer.models.method import FeatureRequest, FitData, FitSettings
+from trainer.models.method import FeatureRequest, FitData, FitSettings, state_bytes
 from trainer.training import Schedule
 
 PIXELS = PixelSpec(channels=3, bit_depth=8)
@@ -209,8 +209,8 @@ def test_a_share_of_the_width_narrows_both_networks(monkeypatch: pytest.MonkeyPa
     networks = (model.reconstruction, model.discrimination)
     widths = [next(m for m in part.modules() if isinstance(m, nn.Conv2d)).out_channels for part in networks]
     assert widths == [8, 4]
-    whole = DRAEMMethod().graph_bytes(features, data, FitSettings(seed=0))
-    assert DRAEMMethod().graph_bytes(features, data, settings) < whole / 200
+    whole = state_bytes(DRAEMMethod().stand_in(features, data, FitSettings(seed=0)))
+    assert state_bytes(DRAEMMethod().stand_in(features, data, settings)) < whole / 200
 
 
 def test_the_map_is_the_probability_of_an_anomaly_at_every_pixel() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ from trainer.models.draem import DRAEMMethod
 from trainer.models.fastflow import FastFlowMethod
 from trainer.models.method import FitData, FitSettings, Method, state_bytes
 from trainer.models.padim import PaDiMMethod
-from trainer.models.patchcore import PatchCoreMethod
+from trainer.models.patchcore import PatchCore, PatchCoreMethod
 from trainer.models.registry import METHODS
 from trainer.models.spade import SPADEMethod
 from trainer.needs import MAX_GRAPH_BYTES, Smaller, check_graph, told
@@ -45,9 +46,19 @@ class Sized(PatchCoreMethod):
 
     size: int = 0
 
-    def graph_bytes(self, features: object, data: object, settings: object) -> int:  # noqa: ARG002
-        """What one says."""
-        return self.size
+    def stand_in(self, features: object, data: object, settings: object) -> PatchCore:  # noqa: ARG002
+        """What one says, beside the features."""
+        return cast("PatchCore", OfSize(cast("nn.Module", features), self.size))
+
+
+class OfSize(nn.Module):
+    """Features and so many bytes."""
+
+    def __init__(self, features: nn.Module, size: int) -> None:
+        """Both, the bytes without their memory."""
+        super().__init__()
+        self.features = features
+        self.register_buffer("bank", torch.empty(size, dtype=torch.uint8, device="meta"))
 
 
 class Paper(nn.Module):
@@ -99,10 +110,10 @@ def test_a_graph_that_no_bundle_holds_is_refused_for_every_method_with_its_size_
 ) -> None:
     features = gabor(*LAYERS)
     size = MAX_GRAPH_BYTES - state_bytes(features)
-    monkeypatch.setattr(type(method), "graph_bytes", lambda *_: size)
+    monkeypatch.setattr(type(method), "stand_in", lambda *_: OfSize(features, size))
     assert check_graph(method, features, shares(), SETTINGS) == MAX_GRAPH_BYTES
 
-    monkeypatch.setattr(type(method), "graph_bytes", lambda *_: size + 340_000_000)
+    monkeypatch.setattr(type(method), "stand_in", lambda *_: OfSize(features, size + 340_000_000))
     with pytest.raises(ConfigError) as refused:
         check_graph(method, features, shares(), SETTINGS)
 
@@ -170,9 +181,9 @@ def test_cs_flow_on_the_papers_backbone_is_just_taken() -> None:
 def test_networks_are_counted_without_being_drawn() -> None:
     features = SimpleNamespace(channels=(64, 128, 256))
     before = torch.random.get_rng_state()
-    wide = DRAEMMethod().graph_bytes(features, shares(), SETTINGS)  # type: ignore[arg-type]
-    narrow = DRAEMMethod().graph_bytes(features, shares(), replace(SETTINGS, width=0.25))  # type: ignore[arg-type]
-    FastFlowMethod().graph_bytes(features, shares(), SETTINGS)  # type: ignore[arg-type]
+    wide = state_bytes(DRAEMMethod().stand_in(features, shares(), SETTINGS))  # type: ignore[arg-type]
+    narrow = state_bytes(DRAEMMethod().stand_in(features, shares(), replace(SETTINGS, width=0.25)))  # type: ignore[arg-type]
+    FastFlowMethod().stand_in(features, shares(), SETTINGS)  # type: ignore[arg-type]
 
     assert torch.equal(torch.random.get_rng_state(), before)
     assert wide == pytest.approx(16 * narrow, rel=0.01)

@@ -30,6 +30,7 @@ def test_a_short_file_gets_its_defaults_and_paths_count_from_its_folder(tmp_path
     assert not camera.early_reject
     assert (config.workers, config.threads, config.journal_days, config.hang_ms) == (1, None, 30, 10_000)
     assert config.graph is GraphRole.TILE
+    assert config.artefact is None
     assert config.endpoints.triggers == "tcp://127.0.0.1:5600"
 
 
@@ -54,6 +55,11 @@ def test_a_camera_may_reject_early_and_says_so_with_a_boolean_only(tmp_path: Pat
 
 def test_a_station_may_run_whole_frames(tmp_path: Path) -> None:
     assert read_line(line(tmp_path, TOP + 'graph = "frame"\n' + CAMERA)).graph is GraphRole.FRAME
+
+
+def test_threads_and_artefact_are_taken_as_qualify_prints_them(tmp_path: Path) -> None:
+    config = read_line(line(tmp_path, 'threads = 2\nartefact = "openvino-bf16"\n' + TOP + CAMERA))
+    assert (config.threads, config.artefact) == (2, "openvino-bf16")
 
 
 def test_absolute_paths_stay_and_urls_are_no_paths(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""Before a fit: what an inspection will take is said, what does not fit is refused, and what is named instead fits."""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from edge_runtime.engines import EngineName
+from edge_runtime.errors import ConfigError
+from edge_runtime.preflight.trial import Trial
+from trainer.config import BuildConfig, make_config
+from trainer.models.method import FitSettings
+from trainer.plan import Plan, make_plan, replanned
+from trainer.preflight import Preflight, check_inspection, tiles
+from trainer.processes import Processes
+from trainer.settings_that_fit import _plane_px, _seen_px
+
+TILED = {"tile": 32, "halo": 32}
+
+
+@dataclass(frozen=True, slots=True)
+class Modelled(Preflight):
+    """A machine that takes a microsecond for each pixel that a graph sees, twice that for PaDiM, and a MB for 1000 at once."""
+
+    tried: list[BuildConfig] = field(default_factory=list)
+
+    def foresee(self, plan: Plan) -> Trial:
+        """By the pixels."""
+        self.tried.append(plan.config)
+        costly = 1 if plan.method.name == "patchcore" else 2
+        graph = plan.recipe.graph_shape(image_score=False)
+        batches = -(-tiles(plan) // plan.recipe.tiling.batch)
+        seen_ms = costly * _seen_px(plan) / 1000
+        return Trial(
+            batches=batches,
+            batch_ms=seen_ms / batches,
+            latency_ms=seen_ms + _plane_px(plan) / 1e6,
+            memory_mb=50 + graph.batch * graph.height * graph.width / 1000,
+        )
+
+
+@pytest.fixture
+def machine() -> Modelled:
+    return Modelled(EngineName.OPENVINO, FitSettings(seed=0), lambda _: pytest.fail("nothing is fitted"))
+
+
+@pytest.fixture
+def planned(small: Any) -> Callable[..., Plan]:  # noqa: ANN401
+    def plan(**flags: Any) -> Plan:  # noqa: ANN401
+        return make_plan(make_config({"backbone": "gabor", "workers": 0, **flags}, None), small.dataset, Processes())
+
+    return plan
+
+
+def test_one_tile_without_a_budget_is_not_tried(planned: Callable[..., Plan], machine: Modelled) -> None:
+    check_inspection(planned(size=[96, 96]), machine)
+    assert machine.tried == []
+
+
+def test_several_tiles_are_tried_and_what_they_take_is_said(
+    planned: Callable[..., Plan], machine: Modelled, caplog: pytest.LogCaptureFixture
+) -> None:
+    logging.getLogger("takt").propagate = True
+    with caplog.at_level(logging.INFO, logger="takt"):
+        check_inspection(planned(**TILED), machine)
+    (said,) = caplog.messages
+    assert said.startswith("patchcore: a frame of 96x96 in 9 tile(s) of 32x32 with a halo of 32: ")
+    assert said.endswith(": an inspection takes about 111 ms and 87 MB here, with openvino")
+
+
+def refused(plan: Plan, machine: Modelled) -> str:
+    with pytest.raises(ConfigError) as caught:
+        check_inspection(plan, machine)
+    return str(caught.value)
+
+
+def test_larger_tiles_are_named_first_where_halos_are_what_takes_long(
+    planned: Callable[..., Plan], machine: Modelled
+) -> None:
+    said = refused(planned(**TILED, deadline_ms=100), machine)
+    assert "an inspection takes 111 ms, --deadline-ms is 100 (predicted, with openvino on this machine)" in said
+    assert "the nearest setting that fits: --tile 64 (predicted 65.5 ms and 116 MB)" in said
+
+
+def test_the_scale_that_fits_is_computed_where_no_tiles_do(planned: Callable[..., Plan], machine: Modelled) -> None:
+    plan = planned(tile=32, halo=0, scale=1.0, deadline_ms=5)
+    said = refused(plan, machine)
+    assert "the nearest setting that fits: --scale 0." in said
+    assert machine.foresee(replanned(plan, machine.tried[-1])).latency_ms <= 5
+
+
+def test_a_smaller_input_is_named_where_a_frame_is_one_tile(planned: Callable[..., Plan], machine: Modelled) -> None:
+    said = refused(planned(size=[96, 96], deadline_ms=5), machine)
+    assert "an inspection takes 9.23 ms" in said
+    assert "the nearest setting that fits: --size 64x64" in said
+
+
+def test_smaller_tiles_are_named_where_memory_does_not_fit(planned: Callable[..., Plan], machine: Modelled) -> None:
+    said = refused(planned(tile=64, halo=0, memory_mb=60), machine)
+    assert "takes 66 MB, --memory-mb is 60" in said
+    assert "the nearest setting that fits: --tile 32 (predicted 12.3 ms and 54 MB)" in said
+
+
+def test_the_cheapest_method_is_named_where_pixels_do_not_help(
+    planned: Callable[..., Plan], machine: Modelled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainer.settings_that_fit._SHRINKS", ())
+    said = refused(planned(method="padim", size=[96, 96], deadline_ms=15), machine)
+    assert "the nearest setting that fits: --method patchcore" in said
+
+
+def test_where_nothing_fits_it_is_said_what_was_tried(planned: Callable[..., Plan], machine: Modelled) -> None:
+    said = refused(planned(tile=64, halo=0, memory_mb=10), machine)
+    assert "nothing near fits, tried: --tile 32" in said
+    assert "raise the budget" in said
+
+
+def test_what_is_named_was_tried_itself(planned: Callable[..., Plan], machine: Modelled) -> None:
+    """The model of pixels only says where to look: a candidate that a trial does not confirm is passed over."""
+    plan = planned(tile=32, halo=0, scale=1.0, deadline_ms=5)
+
+    @dataclass(frozen=True, slots=True)
+    class Slower(Modelled):
+        """A machine on which the first candidate takes long against all expectation."""
+
+        def foresee(self, plan: Plan) -> Trial:
+            found = Modelled.foresee(self, plan)
+            return found.model_copy(update={"latency_ms": 99.0}) if len(self.tried) == 2 else found
+
+    slower = Slower(machine.engine, machine.settings, machine.data)
+    said = refused(plan, slower)
+    assert len(slower.tried) == 3
+    assert f"--scale {slower.tried[2].scale:g} (predicted" in said
+
+
+def test_a_measured_halo_is_kept_for_what_is_tried_and_named_with_it(
+    planned: Callable[..., Plan], machine: Modelled
+) -> None:
+    plan = planned(tile=32, deadline_ms=100)
+    said = refused(plan, machine)
+    assert plan.recipe.tiling.halo > 0
+    assert {config.halo for config in machine.tried} == {plan.recipe.tiling.halo}
+    assert f" --halo {plan.recipe.tiling.halo} (predicted" in said
+
+
+def test_smaller_tiles_get_a_halo_where_the_one_tile_needed_none(
+    planned: Callable[..., Plan], machine: Modelled
+) -> None:
+    said = refused(planned(tile=96, memory_mb=55), machine)
+    first, smaller = machine.tried[:2]
+    assert (first.tile, first.halo) == (96, 0)
+    assert smaller.tile == 48
+    assert smaller.halo
+    assert "--halo" not in said

@@ -1,0 +1,115 @@
+"""Owns which other settings are worth trying where an inspection does not fit its budget, nearest first.
+
+A model of the trial that was made says where to look: the graph's time grows with the pixels that tiles see, all else
+with the plane's. Whether a candidate fits is for a trial of its own to say.
+"""
+
+import math
+from collections.abc import Iterator
+
+from edge_runtime.errors import ConfigError
+from edge_runtime.preflight.budget import Budget
+from edge_runtime.preflight.trial import Trial
+from edge_runtime.scorer import make_plan as make_tile_plan
+from trainer.config import DEFAULT_SIZE, BuildConfig
+from trainer.plan import Plan, replanned
+
+CHEAPEST = "patchcore"  # whose graph is a backbone and one search
+_ROOM = 0.9  # of the deadline that a candidate should take by the model: it is no better than that
+_TRIALS = 2  # of smaller pictures: each takes seconds
+_SHRINKS = tuple(0.95**step for step in range(1, 45))  # of a side; down to a tenth
+
+
+def candidates(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[BuildConfig]:
+    """Configurations: other tiles, a smaller picture, and the cheapest method, as far as they may help.
+
+    Args:
+        plan: what does not fit.
+        budget: what it should fit.
+        found: the trial of it; None where memory did not suffice.
+    """
+    late = found is not None and budget.deadline_ms is not None and found.latency_ms > budget.deadline_ms
+    if plan.config.tile is not None:
+        yield from (_larger_tiles if late else _smaller_tiles)(plan, budget, found)
+    if late or plan.config.tile is None:
+        yield from _smaller_pictures(plan, budget, found)
+    if plan.method.name != CHEAPEST:
+        yield plan.config.model_copy(update={"method": CHEAPEST})
+
+
+def modelled_ms(plan: Plan, found: Trial, other: Plan) -> float:
+    """What another plan of the same method would take, by the pixels that it looks at."""
+    rest = max(0.0, found.latency_ms - found.batches * found.batch_ms)
+    graph, all_else = (_seen_px(other) / _seen_px(plan), _plane_px(other) / _plane_px(plan))
+    return found.batches * found.batch_ms * graph + rest * all_else
+
+
+def _larger_tiles(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[BuildConfig]:
+    """The smallest that lose so little to halos that the model says yes."""
+    side = max(max(region.plane.size) for region in plan.recipe.geometry.regions)
+    core = plan.config.tile or side
+    for times in range(2, math.ceil(side / core) + 1):
+        config = plan.config.model_copy(update={"tile": times * core})
+        if _fits(plan, budget, found, config):
+            yield config
+            return
+
+
+def _smaller_tiles(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[BuildConfig]:
+    """A half and a quarter, for memory."""
+    stride = plan.features.input_stride
+    for part in (2, 4):
+        core = (plan.config.tile or 0) // part // stride * stride
+        config = plan.config.model_copy(update={"tile": core})
+        if not plan.halo_given and not has_seams(plan):  # the one tile needed none: these do
+            config = config.model_copy(update={"halo": None})
+        if core and (found is None or budget.deadline_ms is None or _fits(plan, budget, found, config)):
+            yield config
+
+
+def _smaller_pictures(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[BuildConfig]:
+    """The two largest that the model says yes to."""
+    given: list[BuildConfig] = []
+    for shrink in _SHRINKS:
+        config = _shrunk(plan, shrink)
+        if config is not None and config not in given and _fits(plan, budget, found, config):
+            yield config
+            given.append(config)
+            if len(given) == _TRIALS:
+                return
+
+
+def _shrunk(plan: Plan, share: float) -> BuildConfig | None:
+    """A smaller `--scale`, or `--size` on the network's grid; None where that is nothing."""
+    if plan.config.tile is not None:
+        return plan.config.model_copy(update={"scale": round((plan.config.scale or 1.0) * share, 2)})
+    stride = plan.features.input_stride
+    size = tuple(int(side * share) // stride * stride for side in plan.config.size or DEFAULT_SIZE)
+    return plan.config.model_copy(update={"size": size}) if min(size) > 0 else None
+
+
+def _fits(plan: Plan, budget: Budget, found: Trial | None, config: BuildConfig) -> bool:
+    """Whether the model says so; where it knows nothing, or only memory counts, half the pixels are worth a trial."""
+    try:
+        other = replanned(plan, config)
+    except ConfigError:
+        return False
+    if found is None or budget.deadline_ms is None:
+        return 2 * _plane_px(other) <= _plane_px(plan)
+    return modelled_ms(plan, found, other) <= _ROOM * budget.deadline_ms
+
+
+def has_seams(plan: Plan) -> bool:
+    """Whether a region takes several tiles."""
+    return any(make_tile_plan(plan.recipe, region).count > 1 for region in plan.recipe.geometry.regions)
+
+
+def _seen_px(plan: Plan) -> int:
+    """Pixels that go through the graph for one frame: whole batches of tiles with their halos."""
+    batch = plan.recipe.tiling.batch
+    plans = [make_tile_plan(plan.recipe, region) for region in plan.recipe.geometry.regions]
+    return sum(-(-tiles.count // batch) * batch * tiles.input.width * tiles.input.height for tiles in plans)
+
+
+def _plane_px(plan: Plan) -> int:
+    return sum(region.plane.width * region.plane.height for region in plan.recipe.geometry.regions)

@@ -330,7 +330,9 @@ def _with_background(plan: Plan, scorer: Scorer) -> tuple[Scorer, dict[str, byte
     chosen = choose_background(scorer, [sample.path for sample in validation], always=wanted == "on")
     if chosen is None:
         return scorer, {}
-    policy = scorer.recipe.map_policy.model_copy(update={"background": chosen.spec})
+    windows = plan.method.pooled_windows
+    cells = None if windows is None else windows[2]
+    policy = scorer.recipe.map_policy.model_copy(update={"background": chosen.spec, "pooled_cells": cells})
     recipe = scorer.recipe.model_copy(update={"map_policy": policy})
     judged = Scorer(recipe, scorer.engine, valid_areas=scorer.valid_areas, backgrounds=chosen.backgrounds)
     return judged, chosen.members

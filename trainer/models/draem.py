@@ -75,7 +75,7 @@ class DRAEMMethod:
     position_bound: bool = False
     knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.POOLED_MAX
-    pooled_windows: tuple[int, int] | None = (POOLED, POOLED)  # a cell is a pixel
+    pooled_windows: tuple[int, int, int] | None = (POOLED, POOLED, POOLED)  # a cell is a pixel
     sigma: float = 0.0
     settings: frozenset[str] = frozenset({"steps", "learning_rate", "width", "textures"})
     validation: float = 0.0

@@ -121,7 +121,7 @@ class EfficientADMethod:
     position_bound: bool = False
     knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.MAX_RAW
-    pooled_windows: tuple[int, int] | None = None
+    pooled_windows: tuple[int, int, int] | None = None
     sigma: float = 0.0
     settings: frozenset[str] = frozenset({"steps", "learning_rate", "teacher", "textures"})
     validation: float = 0.1

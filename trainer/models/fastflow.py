@@ -127,7 +127,7 @@ class FastFlowMethod:
     position_bound: bool = False
     knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
-    pooled_windows: tuple[int, int] | None = None
+    pooled_windows: tuple[int, int, int] | None = None
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "steps", "learning_rate"})
     validation: float = 0.1

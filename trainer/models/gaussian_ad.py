@@ -116,7 +116,7 @@ class GaussianADMethod:
     position_bound: bool = False
     knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.GRAPH
-    pooled_windows: tuple[int, int] | None = None
+    pooled_windows: tuple[int, int, int] | None = None
     sigma: float = 0.0  # there is nothing to smooth in a constant
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights"})
     validation: float = 0.0

@@ -150,7 +150,7 @@ class LUNARMethod:
     position_bound: bool = False
     knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
-    pooled_windows: tuple[int, int] | None = None
+    pooled_windows: tuple[int, int, int] | None = None
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "coreset", "steps", "learning_rate"})
     validation: float = 0.1

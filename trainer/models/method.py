@@ -152,8 +152,11 @@ class Method(Protocol):
         """Where the image score comes from."""
 
     @property
-    def pooled_windows(self) -> tuple[int, int] | None:
-        """Sides of the windows that `pooled_max` averages over, in planes of one input and of tiles; None for other rules."""
+    def pooled_windows(self) -> tuple[int, int, int] | None:
+        """Sides of the windows that `pooled_max` averages over; None for other rules.
+
+        In planes of one input, in planes of tiles, and wherever the score is taken against a background.
+        """
 
     @property
     def sigma(self) -> float:

@@ -211,7 +211,7 @@ class PaDiMMethod:
     position_bound: bool = True
     knows_places: bool = True
     image_score: ImageScoreRule = ImageScoreRule.MAX_SMOOTHED
-    pooled_windows: tuple[int, int] | None = None
+    pooled_windows: tuple[int, int, int] | None = None
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights"})
     validation: float = 0.0

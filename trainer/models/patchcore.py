@@ -79,7 +79,7 @@ class PatchCoreMethod:
     position_bound: bool = False
     knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.POOLED_MAX
-    pooled_windows: tuple[int, int] | None = (3, 5)  # tiles see more of the part: more cells, more noise
+    pooled_windows: tuple[int, int, int] | None = (3, 5, 1)  # more cells, more noise; none is left against a background
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights", "coreset"})
     validation: float = 0.0

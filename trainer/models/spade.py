@@ -130,7 +130,7 @@ class SPADEMethod:
     position_bound: bool = False
     knows_places: bool = False
     image_score: ImageScoreRule = ImageScoreRule.GRAPH
-    pooled_windows: tuple[int, int] | None = None
+    pooled_windows: tuple[int, int, int] | None = None
     sigma: float = 4.0
     settings: frozenset[str] = frozenset({"backbone", "layers", "weights"})
     validation: float = 0.0

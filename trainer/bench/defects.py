@@ -52,7 +52,7 @@ class Study:
 
 def bench_defects(study: Study) -> Iterator[str]:
     """Lines of Markdown: how many pits of each size are found, squashed and in tiles; then where the picture is."""
-    pits = _render(study)
+    pits = render_frames(study)
     ways = {
         "squashed to 256x256": ("--size", "256x256"),
         f"scale 1, tiles of {study.tile}": ("--tile", str(study.tile)),
@@ -74,7 +74,7 @@ def bench_defects(study: Study) -> Iterator[str]:
     yield f"{picture}: a pit of {smallest.diameter_px} px, and the maps {' and '.join(found)} over it."
 
 
-def _render(study: Study) -> list[Pit]:
+def render_frames(study: Study) -> list[Pit]:
     """The data set; a frame that is there already stays."""
     data, size = study.folder / "data", study.frame
     for index in range(study.train):

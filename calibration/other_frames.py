@@ -1,52 +1,48 @@
 """Owns laying a tiled bundle's model on frames of another size: another camera, the same scale of the same parts."""
 
-import logging
-
 from edge_runtime.bundle.manifest import ArtefactSpec, CropSpec, GraphRole, Manifest, RegionSpec, SizeSpec
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Size
-
-_LOG = logging.getLogger("takt")
+from edge_runtime.layout import make_plan
 
 
 def on_frames_of(manifest: Manifest, frame: Size) -> Manifest:
     """The manifest with the geometry of another frame size; thresholds and golden frames are still those of the old one.
 
-    What a bundle knows of places ends here: its background is left out.
-
     Raises:
-        ConfigError: the model looks at frames as a whole, or its regions are places of the old frame.
+        ConfigError: the model looks at frames as one input, or knows places of the old frame.
     """
     region = _only_region(manifest)
     tiling, plane = manifest.tiling, region.plane.size
     if tiling.position_bound:
         message = f"--frame: {manifest.provenance.method} keeps statistics for every place of {region.crop.size}: build it from frames of {frame}"
         raise ConfigError(message)
-    if tiling.core.size == plane and tiling.halo == 0:
+    if make_plan(manifest, region).count == 1:  # it has no halo: tiles of a larger frame would not meet
         message = (
-            f"--frame: the bundle scales a whole frame of {region.crop.size} to one input of {plane}, a frame of {frame} would "
-            "look otherwise: build with --tile, or from such frames"
+            f"--frame: the bundle sees a frame of {region.crop.size} as one input of {tiling.core.size}: build with a --tile that "
+            f"cuts it into several, or from frames of {frame}"
         )
         raise ConfigError(message)
     if manifest.map_policy.background is not None:
-        _LOG.warning("the background was of places of the old frame and is left out: image scores are raw now")
+        message = (
+            "--frame: the image score is taken against what is usual at every place of "
+            f"{region.crop.size}: build with --background off, or from frames of {frame}"
+        )
+        raise ConfigError(message)
     width = max(1, round(frame.width * plane.width / region.crop.size.width))
     height = max(1, round(frame.height * plane.height / region.crop.size.height))
     size = SizeSpec(width=frame.width, height=frame.height)
     crop = CropSpec(x1=0, y1=0, x2=frame.width, y2=frame.height)
     renewed = region.model_copy(update={"crop": crop, "plane": SizeSpec(width=width, height=height)})
     geometry = manifest.geometry.model_copy(update={"frame": size, "regions": (renewed,)})
-    policy = manifest.map_policy.model_copy(update={"background": None})
     artefacts = tuple(_on_tiles(spec) for spec in manifest.artefacts)
-    return manifest.model_copy(update={"geometry": geometry, "map_policy": policy, "artefacts": artefacts})
+    return manifest.model_copy(update={"geometry": geometry, "artefacts": artefacts})
 
 
 def of_old_frames(manifest: Manifest) -> set[str]:
-    """Members that are of no use for frames of another size: golden frames, backgrounds, graphs of the whole frame."""
+    """Members that are of no use for frames of another size: golden frames and graphs of the whole frame."""
     found = {golden.frame for golden in manifest.golden}
     found |= {expected.map for golden in manifest.golden for expected in golden.expected}
-    if manifest.map_policy.background is not None:
-        found |= set(manifest.map_policy.background.members.values())
     for spec in manifest.artefacts:
         whole = spec.graph(GraphRole.FRAME)
         found |= set() if whole is None else set(whole.files)

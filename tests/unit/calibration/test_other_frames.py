@@ -38,21 +38,19 @@ def test_the_plane_keeps_its_scale_and_the_crop_is_the_whole_frame(manifest: Man
     assert renewed.tiling == tiled(manifest).tiling
 
 
-def test_a_background_of_the_old_places_is_left_out_and_that_is_said(
-    manifest: Manifest, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_background_of_the_old_places_is_refused(manifest: Manifest) -> None:
     spec = BackgroundSpec(frames=20, gain=1.2, members={"frame": "background/frame.npy"})
     policy = manifest.map_policy.model_copy(update={"background": spec})
-    known = tiled(manifest).model_copy(update={"map_policy": policy})
-    assert on_frames_of(known, Size(400, 101)).map_policy.background is None
-    assert "background" in caplog.text
+    with pytest.raises(ConfigError, match="every place of 96x96: build with --background off"):
+        on_frames_of(tiled(manifest).model_copy(update={"map_policy": policy}), Size(400, 101))
 
 
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
         ({"tiling__position_bound": True}, "keeps statistics for every place of 96x96"),
-        ({"tiling__core": {"width": 48, "height": 48}}, "scales a whole frame of 96x96 to one input of 48x48"),
+        ({"tiling__core": {"width": 48, "height": 48}}, "sees a frame of 96x96 as one input of 48x48"),
+        ({"tiling__core": {"width": 64, "height": 64}}, "sees a frame of 96x96 as one input of 64x64"),
         ({"geometry__regions__0__crop__x2": 90}, "regions of its own frame \\(frame\\)"),
         ({"geometry__regions__0__polygon": ((0, 0), (9, 0), (9, 9))}, "regions of its own frame \\(frame\\)"),
     ],

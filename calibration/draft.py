@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from calibration.parity import ReferenceScore
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import read_backgrounds, read_valid_areas
-from edge_runtime.bundle.manifest import DraftManifest, GraphRole, GraphSpec, ReferenceSpec
+from edge_runtime.bundle.manifest import DraftManifest, ReferenceSpec
+from edge_runtime.bundle.recipe import GraphRole, GraphSpec
 from edge_runtime.bundle.store import DRAFT, array_from, check_digests, read_draft_manifest
 from edge_runtime.errors import BundleError
 from edge_runtime.imaging.background import Background

@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from calibration.references import ReferenceFrame
-from edge_runtime.bundle.manifest import GoldenExpectation, GoldenSpec, GraphRole
+from edge_runtime.bundle.manifest import GoldenExpectation, GoldenSpec
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.bundle.store import array_bytes
 from edge_runtime.imaging.frames import encode_png
 from edge_runtime.scorer import Scorer

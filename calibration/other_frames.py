@@ -1,6 +1,7 @@
 """Owns laying a tiled bundle's model on frames of another size: another camera, the same scale of the same parts."""
 
-from edge_runtime.bundle.manifest import ArtefactSpec, CropSpec, GraphRole, Manifest, RegionSpec, SizeSpec
+from edge_runtime.bundle.manifest import ArtefactSpec, Manifest
+from edge_runtime.bundle.recipe import CropSpec, GraphRole, RegionSpec, SizeSpec
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Size
 from edge_runtime.layout import make_plan

@@ -16,7 +16,8 @@ from calibration.sealing import REPORT, Sealed, recipe_fields, report_member, wa
 from calibration.thresholds import dump_scores, region_thresholds, score_samples
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import load, open_scorer
-from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole, Manifest, RegionThresholds
+from edge_runtime.bundle.manifest import ArtefactSpec, Manifest, RegionThresholds
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.bundle.store import MANIFEST, SIGNATURE, check_writable, write
 from edge_runtime.engines import Precision
 from edge_runtime.errors import DataError

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from calibration.perturb import Variant, perturb
 from calibration.samples import Sample
-from edge_runtime.bundle.manifest import Recipe
+from edge_runtime.bundle.recipe import Recipe
 from edge_runtime.errors import DataError
 from edge_runtime.imaging.frames import Frame, read_image
 from edge_runtime.imaging.geometry import Region

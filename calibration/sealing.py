@@ -9,7 +9,6 @@
 7. sealing      one file, written at once
 """
 
-import hashlib
 import logging
 import statistics
 import time
@@ -17,8 +16,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from calibration.candidates import Candidate, make_candidates
 from calibration.draft import Draft, open_draft
 from calibration.evaluation import Evaluation, evaluate_rest
 from calibration.golden import TOLERANCE, golden_frames
@@ -29,18 +29,11 @@ from calibration.progress import progress
 from calibration.references import ReferenceFrame, reference_frames
 from calibration.samples import DataSet, Sample
 from calibration.thresholds import CalibrationSet, dump_scores, region_thresholds, score_samples
-from edge_runtime.bundle.manifest import (
-    ArtefactSpec,
-    FrameEvidence,
-    GraphRole,
-    GraphSpec,
-    Manifest,
-    Recipe,
-    RegionThresholds,
-)
+from edge_runtime.bundle.manifest import ArtefactSpec, FrameEvidence, Manifest, RegionThresholds
+from edge_runtime.bundle.recipe import GraphRole, Recipe
 from edge_runtime.bundle.store import MANIFEST, check_writable, write
 from edge_runtime.bundle.training import TRAINING, parse_training
-from edge_runtime.engines import EngineName, Precision, TileGraph, open_engine
+from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.frames import Frame
 from edge_runtime.imaging.maps import Map
@@ -50,10 +43,7 @@ from edge_runtime.scorer import Scorer
 REPORT = "report/index.html"
 LICENCES = "LICENCES.json"
 _LATENCY_RUNS = 9
-_WEIGHTS = "artefacts/openvino/graph.bin"
 _LOG = logging.getLogger("takt")
-
-_Files: TypeAlias = dict[GraphRole, dict[str, bytes]]  # of each graph, by member name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,23 +56,6 @@ class Sealed:
     evaluation: Evaluation | None  # None where no test image is left
     inspector: Inspector  # of the default artefact
     n_left_out: int = 0  # images that calibration did not use because the model was fitted to them
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Candidate:
-    """An artefact before it has thresholds."""
-
-    name: str
-    engine: EngineName
-    precision: Precision
-    graphs: tuple[GraphSpec, ...]
-    files: dict[str, bytes]  # by member name, of all graphs
-    scorers: dict[GraphRole, Scorer]
-
-    @property
-    def scorer(self) -> Scorer:
-        """That of the tile graph, whose scores thresholds come from."""
-        return self.scorers[GraphRole.TILE]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +105,7 @@ def seal(
     if frame_graph and GraphRole.FRAME not in draft.graphs:
         message = f"--frame-graph: {draft_path} holds no frame graph, and sealing cannot make one: give the flag to `takt fit`"
         raise ConfigError(message)
-    candidates = _candidates(draft, precisions, threads)
+    candidates = make_candidates(draft, precisions, threads)
     parity = _parity(draft, dataset, candidates)
     calibrations = _calibrate(draft, dataset, candidates)
     thresholds = {
@@ -186,59 +159,7 @@ def report_member(
         return {}
 
 
-def _candidates(draft: Draft, precisions: Sequence[Precision], threads: int | None) -> list[_Candidate]:
-    """Step 1: OpenVINO in every precision, then ONNX Runtime in f32."""
-    from edge_runtime.engines.openvino import to_ir  # noqa: PLC0415 - `takt fit` comes by here and needs no OpenVINO
-
-    ir: _Files = {}
-    onnx: _Files = {}
-    for role, data in draft.graphs.items():
-        name = "graph" if role is GraphRole.TILE else "frame"
-        xml, weights = to_ir(data)
-        shared = ir.get(GraphRole.TILE, {}).get(_WEIGHTS) == weights  # then one copy serves both
-        ir[role] = {
-            f"artefacts/openvino/{name}.xml": xml,
-            _WEIGHTS if shared else f"artefacts/openvino/{name}.bin": weights,
-        }
-        onnx[role] = {f"artefacts/onnxruntime/{name}.onnx": data}
-    wanted = [(EngineName.OPENVINO, precision, ir) for precision in precisions]
-    wanted.append((EngineName.ONNXRUNTIME, Precision.F32, onnx))
-    return [_candidate(draft, engine, precision, files, threads) for engine, precision, files in wanted]
-
-
-def _candidate(
-    draft: Draft, engine: EngineName, precision: Precision, files: _Files, threads: int | None
-) -> _Candidate:
-    graphs, scorers = [], {}
-    for drafted in draft.manifest.graphs:
-        own = files[drafted.role]
-        spec = drafted.model_copy(update={"files": tuple(own)})
-        recipe = draft.manifest.seen_by(spec)
-        graph = TileGraph(
-            engine=engine,
-            precision=precision,
-            shape=recipe.graph_shape(image_score=draft.manifest.has_image_score),
-            files=tuple(own.values()),
-            digest=hashlib.sha256(b"".join(own.values())).hexdigest(),
-        )
-        graphs.append(spec)
-        scorers[spec.role] = Scorer(
-            recipe,
-            open_engine(graph, threads=threads),
-            valid_areas=draft.valid_areas,
-            backgrounds=draft.backgrounds,
-        )
-    return _Candidate(
-        name=f"{engine}-{precision}",
-        engine=engine,
-        precision=precision,
-        graphs=tuple(graphs),
-        files={name: data for own in files.values() for name, data in own.items()},
-        scorers=scorers,
-    )
-
-
-def _parity(draft: Draft, dataset: DataSet, candidates: Sequence[_Candidate]) -> _ParityRun:
+def _parity(draft: Draft, dataset: DataSet, candidates: Sequence[Candidate]) -> _ParityRun:
     """Step 2: score torch's frames with every candidate and compare."""
     by_digest = {sample.digest: sample for sample in dataset.samples}
     expected = {(spec.digest, spec.variant, spec.region): (spec, grid) for spec, grid in draft.references}
@@ -295,7 +216,7 @@ def _find(digest: str, by_digest: Mapping[str, Sample], dataset: DataSet) -> Sam
     return by_digest[digest]
 
 
-def _calibrate(draft: Draft, dataset: DataSet, candidates: Sequence[_Candidate]) -> dict[str, CalibrationSet]:
+def _calibrate(draft: Draft, dataset: DataSet, candidates: Sequence[Candidate]) -> dict[str, CalibrationSet]:
     """Step 3: score the calibration images with every candidate."""
     by_digest = {sample.digest: sample for sample in dataset.samples}
     samples = [_find(digest, by_digest, dataset) for digest in draft.manifest.provenance.splits.calibration]
@@ -303,7 +224,7 @@ def _calibrate(draft: Draft, dataset: DataSet, candidates: Sequence[_Candidate])
 
 
 def _specifications(
-    candidates: Sequence[_Candidate],
+    candidates: Sequence[Candidate],
     parity: _ParityRun,
     calibrations: Mapping[str, CalibrationSet],
     thresholds: Mapping[str, dict[str, RegionThresholds]],

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.bundle.load import load
-from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole
+from edge_runtime.bundle.manifest import ArtefactSpec
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.decision import Decision, Reason, Thresholds, Verdict, decide, worst
 from edge_runtime.errors import ConfigError, DataError, OutOfTimeError
 from edge_runtime.imaging.frames import Frame, PixelFormat, read_image

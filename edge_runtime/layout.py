@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.bundle.manifest import Recipe, RegionSpec
+from edge_runtime.bundle.recipe import Recipe, RegionSpec
 from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Size
 from edge_runtime.imaging.geometry import Crop, Region, region

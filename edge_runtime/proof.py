@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.bundle.manifest import ImageScoreRule, MapPolicySpec
+from edge_runtime.bundle.recipe import ImageScoreRule, MapPolicySpec
 from edge_runtime.imaging.maps import Map, pooled
 from edge_runtime.layout import Layout
 from edge_runtime.stages import StageClock

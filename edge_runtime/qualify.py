@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole, Manifest, Recipe
+from edge_runtime.bundle.manifest import ArtefactSpec, Manifest
+from edge_runtime.bundle.recipe import GraphRole, Recipe
 from edge_runtime.bundle.store import MANIFEST, check_digests, read_manifest
 from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError

@@ -10,7 +10,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.bundle.manifest import ImageScoreRule, Recipe
+from edge_runtime.bundle.recipe import ImageScoreRule, Recipe
 from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleError, DataError
 from edge_runtime.hurry import Countdown

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.progress import progress
-from edge_runtime.bundle.manifest import BackgroundSpec
+from edge_runtime.bundle.recipe import BackgroundSpec
 from edge_runtime.bundle.store import array_bytes
 from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import read_image

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from edge_runtime.bundle.manifest import Name
+from edge_runtime.bundle.recipe import Name
 from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.formats import PixelFormat, parse_pixel_format

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calibration.samples import Sample
-from edge_runtime.bundle.manifest import GeometrySpec, ImageScoreRule, SizeSpec, TilingSpec
+from edge_runtime.bundle.recipe import GeometrySpec, ImageScoreRule, SizeSpec, TilingSpec
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.bayer import DEMOSAIC_VERSION
 from edge_runtime.imaging.frames import PixelFormat, Size

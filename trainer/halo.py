@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.bundle.manifest import GeometrySpec, Recipe, TilingSpec
+from edge_runtime.bundle.recipe import GeometrySpec, Recipe, TilingSpec
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Pixels, Size, read_image
 from edge_runtime.imaging.geometry import Crop, Region

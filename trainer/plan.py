@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from calibration.layouts import open_dataset
 from calibration.samples import DataSet, Label, Sample, Split
-from edge_runtime.bundle.manifest import (
+from edge_runtime.bundle.manifest import packages
+from edge_runtime.bundle.recipe import (
     GeometrySpec,
     ImageScoreRule,
     MapPolicySpec,
@@ -20,7 +21,6 @@ from edge_runtime.bundle.manifest import (
     Recipe,
     SplitsSpec,
     TilingSpec,
-    packages,
 )
 from edge_runtime.bundle.store import json_bytes
 from edge_runtime.errors import ConfigError

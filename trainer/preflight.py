@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edge_runtime.bundle.archive import write_archive
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.engines import EngineName, Precision
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.preflight.budget import Budget, Cost

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_runtime.bundle.manifest import CropSpec, RegionSpec, SizeSpec
+from edge_runtime.bundle.recipe import CropSpec, RegionSpec, SizeSpec
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.frames import Size, encode_png, read_mask
 from edge_runtime.imaging.geometry import check_crop, check_polygon

@@ -7,7 +7,7 @@ from calibration.metrics import AUPRO_LIMIT
 from calibration.policies import NO_GUARANTEE
 from calibration.report.wording import NOTHING, RateLine, RateName, count, number, rate_line
 from calibration.samples import Label
-from edge_runtime.bundle.manifest import Recipe
+from edge_runtime.bundle.recipe import Recipe
 from edge_runtime.decision import Verdict
 from edge_runtime.inspector import Inspector
 from edge_runtime.scorer import make_plan

@@ -22,7 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole, GraphSpec, Manifest, Recipe
+from edge_runtime.bundle.manifest import ArtefactSpec, Manifest
+from edge_runtime.bundle.recipe import GraphRole, GraphSpec, Recipe
 from edge_runtime.bundle.selftest import self_test
 from edge_runtime.bundle.store import MANIFEST, SIGNATURE, array_from, check_digests, read_manifest
 from edge_runtime.engines import Engine, TileGraph, open_engine

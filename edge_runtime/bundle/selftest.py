@@ -3,7 +3,8 @@
 import numpy as np
 
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.manifest import ArtefactSpec, GoldenExpectation, GraphRole, Manifest
+from edge_runtime.bundle.manifest import ArtefactSpec, GoldenExpectation, Manifest
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.bundle.store import array_from
 from edge_runtime.errors import DataError, SelfTestError
 from edge_runtime.imaging.frames import decode_png

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from edge_runtime.bundle.archive import Archive, write_archive
-from edge_runtime.bundle.manifest import FORMAT_VERSION, DraftManifest, Manifest, Strict, dump
+from edge_runtime.bundle.manifest import FORMAT_VERSION, DraftManifest, Manifest, dump
+from edge_runtime.bundle.recipe import Strict
 from edge_runtime.errors import BundleError, ConfigError, DigestMismatchError, ManifestError, UnsupportedFormatError
 
 MANIFEST = "manifest.json"

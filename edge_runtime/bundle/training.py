@@ -5,7 +5,8 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError, model_validator
 
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.manifest import Count, Strict, dump
+from edge_runtime.bundle.manifest import dump
+from edge_runtime.bundle.recipe import Count, Strict
 from edge_runtime.errors import ManifestError
 
 TRAINING = "training.json"

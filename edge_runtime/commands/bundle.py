@@ -7,7 +7,8 @@ from typing import Any
 
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import load
-from edge_runtime.bundle.manifest import ArtefactSpec, GraphRole, GraphSpec, Manifest, RegionSpec
+from edge_runtime.bundle.manifest import ArtefactSpec, Manifest
+from edge_runtime.bundle.recipe import GraphRole, GraphSpec, RegionSpec
 from edge_runtime.bundle.store import MANIFEST, read_manifest
 from edge_runtime.bundle.training import TrainingRecord, read_training
 from edge_runtime.cli import write_json

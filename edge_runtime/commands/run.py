@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from edge_runtime.bundle.manifest import GraphRole
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.bundle.store import array_bytes
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, folder, positive, write_bytes

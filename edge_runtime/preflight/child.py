@@ -11,7 +11,7 @@ import sys
 from typing import TypeVar
 
 from edge_runtime import errors
-from edge_runtime.bundle.manifest import Strict
+from edge_runtime.bundle.recipe import Strict
 from edge_runtime.errors import EngineError, TaktError
 from edge_runtime.preflight.budget import MEGABYTE, free_mb
 from edge_runtime.preflight.measure import Measured, MeasureOrder, run_measure

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import load
-from edge_runtime.bundle.manifest import Strict
+from edge_runtime.bundle.recipe import Strict
 from edge_runtime.decision import Verdict
 from edge_runtime.errors import EngineError
 from edge_runtime.imaging.frames import Frame, decode_png

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.load import read_backgrounds, read_valid_areas
-from edge_runtime.bundle.manifest import Recipe, Strict
+from edge_runtime.bundle.recipe import Recipe, Strict
 from edge_runtime.engines import Engine, EngineName, GraphOutput, Precision, TileGraph, open_engine
 from edge_runtime.imaging.frames import Frame
 from edge_runtime.preflight.budget import Cost, peak_mb

@@ -8,7 +8,7 @@ from typing import Annotated, Any, NamedTuple, Self, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from edge_runtime.bundle.manifest import GraphRole
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.formats import PixelFormat, parse_pixel_format
 from edge_runtime.protocol.endpoints import Endpoints, parse_endpoint

@@ -10,7 +10,7 @@ import structlog
 import zmq
 
 from edge_runtime.bundle.load import load
-from edge_runtime.bundle.manifest import GraphRole
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.errors import BundleError, CameraError, ProtocolError
 from edge_runtime.imaging import frames as imaging

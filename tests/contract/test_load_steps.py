@@ -14,7 +14,7 @@ import pytest
 
 from edge_runtime.bundle.archive import Archive, write_archive
 from edge_runtime.bundle.load import load
-from edge_runtime.bundle.manifest import GraphRole
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.bundle.store import DRAFT, MANIFEST, SIGNATURE, array_bytes, array_from
 from edge_runtime.engines.openvino import to_ir
 from edge_runtime.errors import (

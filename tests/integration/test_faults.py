@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from trainer.models.registry import METHODS
 
 Takt = Callable[..., Any]

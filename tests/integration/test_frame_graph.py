@@ -12,7 +12,8 @@ from support.toys import scramble
 
 from edge_runtime import cli
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.manifest import GraphRole, Manifest
+from edge_runtime.bundle.manifest import Manifest
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.bundle.store import read_manifest
 from edge_runtime.decision import Verdict
 from edge_runtime.errors import ConfigError

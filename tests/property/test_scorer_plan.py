@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.toys import BrightnessEngine, make_inspector, make_recipe, make_region, make_thresholds, scramble
 
-from edge_runtime.bundle.manifest import ImageScoreRule, Recipe
+from edge_runtime.bundle.recipe import ImageScoreRule, Recipe
 from edge_runtime.decision import Verdict
 from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.toys import BrightnessEngine, make_inspector, make_recipe, make_region, make_thresholds
 
-from edge_runtime.bundle.manifest import Recipe
+from edge_runtime.bundle.recipe import Recipe
 from edge_runtime.engines import GraphOutput
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size
 from edge_runtime.imaging.maps import contributing, list_regions, peak_bound, smooth, upsample

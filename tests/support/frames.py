@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from support.toys import make_recipe
 
 from calibration.samples import Label, Sample, Split, file_digest
-from edge_runtime.bundle.manifest import RegionSpec
+from edge_runtime.bundle.recipe import RegionSpec
 from edge_runtime.imaging.frames import PixelFormat, Size, encode_png
 from trainer.data.augment import Augmentation, Views
 from trainer.data.plane_cache import PlaneCache

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from support.training import Tiles
 from torch import nn
 
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.engines import Engine, GraphShape
 from trainer.backbones import Features
 from trainer.backbones.features import PixelSpec

@@ -6,19 +6,17 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from edge_runtime.bundle.manifest import (
-    ArtefactSpec,
+from edge_runtime.bundle.manifest import ArtefactSpec, ParityEvidence, RegionThresholds
+from edge_runtime.bundle.recipe import (
     CropSpec,
     GeometrySpec,
     GraphRole,
     GraphSpec,
     ImageScoreRule,
     MapPolicySpec,
-    ParityEvidence,
     ProvenanceSpec,
     Recipe,
     RegionSpec,
-    RegionThresholds,
     SizeSpec,
     SplitsSpec,
     TilingSpec,

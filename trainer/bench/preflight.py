@@ -9,7 +9,7 @@ from pathlib import Path
 from calibration.layouts import open_dataset
 from calibration.policies import parse_policy
 from calibration.sealing import seal
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.engines import EngineName, Precision
 from edge_runtime.errors import TaktError
 from edge_runtime.imaging.frames import Size
@@ -19,12 +19,13 @@ from edge_runtime.preflight.measure import MeasureOrder
 from trainer.cli import config_of
 from trainer.config import BuildConfig
 from trainer.demo.product import write_dataset
-from trainer.fitting import fit, fit_data
+from trainer.fitting import fit
 from trainer.models.method import FitSettings
 from trainer.models.registry import METHODS
 from trainer.plan import make_plan
 from trainer.preflight import Preflight, tiles
 from trainer.processes import Processes
+from trainer.shares import fit_data
 
 _IMAGES = 3  # a fit and its sealing should not take longer than what is measured
 _STEPS = 3  # of what is trained: a graph takes as long whatever it has learnt

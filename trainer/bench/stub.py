@@ -19,20 +19,18 @@ from calibration.policies import Policy
 from calibration.references import reference_frames
 from calibration.samples import DataSet
 from calibration.sealing import LICENCES, seal
-from edge_runtime.bundle.manifest import (
+from edge_runtime.bundle.manifest import DraftManifest, ReferenceSpec, packages
+from edge_runtime.bundle.recipe import (
     CropSpec,
-    DraftManifest,
     GeometrySpec,
     ImageScoreRule,
     MapPolicySpec,
     ProvenanceSpec,
     Recipe,
-    ReferenceSpec,
     RegionSpec,
     SizeSpec,
     SplitsSpec,
     TilingSpec,
-    packages,
 )
 from edge_runtime.bundle.store import DRAFT, array_bytes, json_bytes, write
 from edge_runtime.errors import ConfigError

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from calibration.samples import Sample, file_digest
-from edge_runtime.bundle.manifest import Recipe
+from edge_runtime.bundle.recipe import Recipe
 from edge_runtime.errors import DataError
 from edge_runtime.imaging.frames import Pixels, read_image
 from edge_runtime.imaging.geometry import Region

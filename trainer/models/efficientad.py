@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.errors import ConfigError, DataError
 from trainer.backbones import Features
 from trainer.data.textures import Textures, draw_textures, texture_source

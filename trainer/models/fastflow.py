@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from trainer.backbones import Features
 from trainer.models.flows import AffineCoupling, Flow, Permutation, changed_channels, negative_log_likelihood
 from trainer.models.frozen import (

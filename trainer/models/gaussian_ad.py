@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.errors import DataError
 from trainer.backbones import Features
 from trainer.models.method import (

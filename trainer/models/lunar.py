@@ -12,14 +12,19 @@ against the patches of other tiles: with those of its own it would lie nearer th
 that hardly vary are scaled by a tenth of the typical range at least, or mere noise would decide. The state kept is that
 of the lowest validation loss and not of the highest validation AUROC, which is 1.0 before the network has learnt anything
 where uniform negatives lie far out.
+
+Where it fails. The network knows a patch's distances and not how sparse the good patches around it are. Where good ones
+are of two kinds, dense ones (a plain background) and sparse ones (a lively part), negatives made from the dense kind lie
+nearer to the index than good patches of the sparse kind do: the score then falls where distances grow. A fit says so.
 """
 
+import logging
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.errors import DataError
 from trainer.backbones import Features
 from trainer.models.lunar_index import NEIGHBOURS, ROWS, GoodPatches, LabelledDistances, labelled
@@ -37,10 +42,14 @@ from trainer.models.neighbours import grouped, nearest_distances
 from trainer.models.patchcore import Embedded, embed
 from trainer.training import Schedule, train
 
+_LOG = logging.getLogger("takt")
+
 HIDDEN = 256
 DEFAULT_BANK = 10_000  # good patches in the index, unless the user asks for another number
 MAX_BANK = 20_000
 _TRAINED = 4_096  # patches to train on, of the index, and as many negatives
+_GROUPS = 10  # of patches, from near to far
+_FALL = 0.01  # of a score from 0 to 1: less is noise
 _SCHEDULE = Schedule(steps=200, learning_rate=1e-3, weight_decay=0.1, check_every=1, patience=200)
 
 
@@ -141,6 +150,23 @@ def bank_size(patches: int, coreset: float | None) -> int:
     return max(1, min(wanted, patches, MAX_BANK))
 
 
+def warn_where_it_falls(network: nn.Module, learnt: LabelledDistances) -> None:
+    """Say it if, as far from the index as good patches lie, the score falls again where distances grow."""
+    first = learnt.distances[:, 0]
+    inside = learnt.distances[first <= first[~learnt.negative].max()]
+    ordered = inside[inside[:, 0].argsort()]
+    with torch.no_grad():
+        scores = [float(network(group).sigmoid().mean()) for group in ordered.tensor_split(_GROUPS) if len(group)]
+    if scores[-1] < max(scores) - _FALL:
+        _LOG.warning(
+            "lunar: the score falls where distances grow: %.2f for the tenth of the patches that lies farthest from good "
+            "ones, %.2f for a nearer tenth. Good patches of these parts are dense in places and sparse in others, which "
+            "this method cannot tell from anomalies: compare it with --method patchcore",
+            scores[-1],
+            max(scores),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class LUNARMethod:
     """LUNAR as the trainer's registry knows it."""
@@ -213,6 +239,7 @@ class LUNARMethod:
             settings,
             validate=None if held_out is None else lambda: float(held_out.loss(network)),
         )
+        warn_where_it_falls(network, good)
         return LUNAR(
             features, network, lowest=index.lowest, scale=index.scale, centre=index.centre, searched=index.searched
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from trainer.backbones import Features
 from trainer.models.coreset import PROJECTED, StreamingCoreset
 from trainer.models.method import FeatureRequest, FitData, FitSettings, backbone_features, with_contrast

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from calibration.other_frames import on_frames_of
-from edge_runtime.bundle.manifest import BackgroundSpec, Manifest
+from edge_runtime.bundle.manifest import Manifest
+from edge_runtime.bundle.recipe import BackgroundSpec
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Size
 

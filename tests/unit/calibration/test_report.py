@@ -24,19 +24,17 @@ from calibration.report import render, write_report
 from calibration.report.pictures import LONG_SIDE_PX, thumbnail
 from calibration.report.plots import plots
 from calibration.report.wording import RateName, percent, rate_words, readable
-from edge_runtime.bundle.manifest import (
-    ArtefactSpec,
+from edge_runtime.bundle.manifest import ArtefactSpec, ParityEvidence, RegionThresholds
+from edge_runtime.bundle.recipe import (
     CropSpec,
     GeometrySpec,
     GraphRole,
     GraphSpec,
     ImageScoreRule,
     MapPolicySpec,
-    ParityEvidence,
     ProvenanceSpec,
     Recipe,
     RegionSpec,
-    RegionThresholds,
     SizeSpec,
     SplitsSpec,
     TilingSpec,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from support.toys import BrightnessEngine, make_inspector, make_recipe, make_region, make_thresholds
 
-from edge_runtime.bundle.manifest import Recipe
+from edge_runtime.bundle.recipe import Recipe
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.engines import GraphOutput
 from edge_runtime.errors import OutOfTimeError

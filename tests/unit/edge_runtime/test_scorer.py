@@ -14,7 +14,7 @@ from support.toys import (
     scramble,
 )
 
-from edge_runtime.bundle.manifest import ImageScoreRule, Recipe
+from edge_runtime.bundle.recipe import ImageScoreRule, Recipe
 from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleError, ConfigError, DataError, EngineError
 from edge_runtime.imaging.bayer import DEMOSAIC_VERSION

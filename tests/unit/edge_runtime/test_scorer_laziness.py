@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from support.toys import SickEngine, make_inspector, make_recipe, make_region, make_thresholds
 
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.decision import Verdict
 from edge_runtime.imaging.frames import Frame, PixelFormat
 from edge_runtime.imaging.maps import Map

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from support.toys import BrightnessEngine, make_recipe
 
-from edge_runtime.bundle.manifest import ImageScoreRule
+from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.bundle.store import array_from
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.background import Background

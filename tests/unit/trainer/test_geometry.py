@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from calibration.samples import Label, Sample, Split
-from edge_runtime.bundle.manifest import CropSpec, ImageScoreRule, SizeSpec, TilingSpec
+from edge_runtime.bundle.recipe import CropSpec, ImageScoreRule, SizeSpec, TilingSpec
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.frames import PixelFormat, Size, decode_png
 from trainer.config import make_config

@@ -14,7 +14,7 @@ from edge_runtime.errors import DataError
 from trainer.backbones import load_features
 from trainer.export import to_onnx
 from trainer.models import lunar, neighbours
-from trainer.models.lunar import DistanceNetwork, LUNARMethod, bank_size, draw
+from trainer.models.lunar import DistanceNetwork, LUNARMethod, bank_size, draw, warn_where_it_falls
 from trainer.models.lunar_index import (
     EPSILON,
     NEIGHBOURS,
@@ -183,6 +183,30 @@ def test_the_loss_that_decides_which_state_is_kept_is_that_of_the_validation_sha
 
     assert looks[0] == looks[1] != looks[2]
     assert looks[3] is None
+
+
+def trained(parts: Tensor) -> tuple[DistanceNetwork, LabelledDistances]:
+    """A network that learnt good patches (N, D) of ten tiles, and what it learnt from."""
+    random = torch.Generator().manual_seed(0)
+    index = GoodPatches(parts, torch.arange(len(parts)) % 10)
+    good = labelled(index, index.bank, index.owners, random)
+    network = DistanceNetwork(NEIGHBOURS, 0)
+    schedule = Schedule(steps=100, learning_rate=1e-3, weight_decay=0.1)
+    train(network, good, lambda batch, _: LabelledDistances(batch.tiles, batch.kept).loss(network), schedule, SETTINGS)
+    return network, good
+
+
+def test_a_score_that_falls_where_distances_grow_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    """A plain background and a lively part: negatives made from the one lie nearer than good patches of the other."""
+    random = torch.Generator().manual_seed(0)
+    lively = torch.randn(200, 40, generator=random)
+    plain = torch.randn(200, 40, generator=random) * 0.01
+
+    warn_where_it_falls(*trained(lively))
+    assert not caplog.records
+
+    warn_where_it_falls(*trained(torch.cat([plain, lively])))
+    assert "the score falls where distances grow" in caplog.text
 
 
 def test_patches_of_one_tile_alone_are_refused() -> None:

@@ -5,7 +5,7 @@ import pytest
 from support.toys import BrightnessEngine, SickEngine, make_recipe
 
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.manifest import Recipe
+from edge_runtime.bundle.recipe import Recipe
 from edge_runtime.bundle.store import read_manifest
 from edge_runtime.errors import BundleError, EngineError
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from edge_runtime.bundle.manifest import GraphRole
+from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.formats import PixelFormat
 from edge_runtime.protocol.messages import Transport, TriggerMode

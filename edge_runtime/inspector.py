@@ -183,7 +183,7 @@ class Inspector:
         ranks = [threshold_relative(part.image_score, self._thresholds(part).reject) for part in scored.regions]
         deciding = worst(decisions, ranks)
         part, decision = scored.regions[deciding], decisions[deciding]
-        listed = self._listed(scored) if decision.verdict is not Verdict.ERROR else ()
+        listed = self._listed(scored, part, decision) if decision.verdict is not Verdict.ERROR else ()
         stages = scored.times_ms
         times = Timings(
             decode=decode_ms,
@@ -244,12 +244,18 @@ class Inspector:
     def _rejects(self, name: str, score: float) -> bool:
         return decide(score, self.artefact.thresholds[name].image).verdict is Verdict.REJECT
 
-    def _listed(self, scored: FrameScore) -> tuple[ListedRegion, ...]:
+    def _listed(self, scored: FrameScore, deciding: RegionScore, decision: Decision) -> tuple[ListedRegion, ...]:
+        """What lies at or above the pixel thresholds; of a part that is not accepted, at least the place that decided."""
         listed: list[ListedRegion] = []
         for part in scored.regions:
             threshold = self.artefact.thresholds[part.name].pixel
-            if threshold is not None:
-                listed.extend(self.scorer.listed(part, threshold, scored.clock))
+            if threshold is None:
+                continue
+            found = self.scorer.listed(part, threshold, scored.clock)
+            if part is deciding and decision.verdict is not Verdict.ACCEPT and not found:
+                place = None if self.scorer.reaches(part, threshold) else self.scorer.deciding_place(part)
+                found = () if place is None else (place,)  # what is there and too small to be listed stays unlisted
+            listed.extend(found)
         return tuple(sorted(listed, key=lambda region: -region.peak))
 
 

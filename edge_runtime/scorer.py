@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_runtime.bundle.recipe import ImageScoreRule, Recipe
+from edge_runtime.deciding_place import deciding_place
 from edge_runtime.engines import Engine
 from edge_runtime.errors import BundleError, DataError
 from edge_runtime.hurry import Countdown
@@ -209,6 +210,10 @@ class Scorer:
         found = list_regions(region_map, threshold, smallest_px=layout.smallest_px, name=scored.name, origin=(x, y))
         clock.lap("components")
         return found
+
+    def deciding_place(self, scored: RegionScore) -> ListedRegion | None:
+        """Where a region's image score comes from; None where the graph alone gives it."""
+        return deciding_place(self.layouts[scored.name], self.recipe.map_policy, scored.grid)
 
     def _score_region(
         self, layout: Layout, pixels: Pixels, clock: StageClock, countdown: Countdown, early: EarlyStop | None

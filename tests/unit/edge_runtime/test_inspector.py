@@ -18,7 +18,10 @@ from support.toys import (
     scramble,
 )
 
+from edge_runtime.bundle.manifest import RegionThresholds
+from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.decision import Reason, Verdict
+from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size, encode_png
 from edge_runtime.imaging.maps import ListedRegion
 from edge_runtime.inspector import Inspection, Timings
@@ -37,6 +40,10 @@ def picture(*spots: tuple[int, int], value: int = BRIGHT, size: Size = Size(64, 
 
 def overlaps(region: ListedRegion, x: int, y: int) -> bool:
     return region.x <= x < region.x + region.width and region.y <= y < region.y + region.height
+
+
+def replace_thresholds(thresholds: RegionThresholds, **fields: float) -> RegionThresholds:
+    return thresholds.model_copy(update=fields)
 
 
 def assert_error(inspection: Inspection, reason: Reason, detail: str) -> None:
@@ -191,6 +198,74 @@ def test_the_smallest_region_setting_filters_the_list_and_not_the_verdict() -> N
     ).inspect(picture((20, 20)))
     assert inspection.regions == ()
     assert inspection.verdict is Verdict.REJECT
+
+
+UNSHOWN = make_thresholds(pixel=BRIGHT + 1.0)
+
+
+@pytest.mark.parametrize("rule", [ImageScoreRule.MAX_RAW, ImageScoreRule.POOLED_MAX, ImageScoreRule.MAX_SMOOTHED])
+@pytest.mark.parametrize("spot", [(0, 0), (44, 20), (63, 47)])
+@pytest.mark.parametrize("plane", [Size(64, 48), Size(32, 24)])
+def test_a_reject_whose_map_is_below_the_pixel_threshold_lists_the_place_that_decided(
+    rule: ImageScoreRule, spot: tuple[int, int], plane: Size
+) -> None:
+    sigma = 8.0 if rule is ImageScoreRule.MAX_SMOOTHED else 0.0
+    regions = (make_region("cap", (8, 8, 72, 56), plane=plane),)
+    recipe = make_recipe(frame=Size(80, 64), regions=regions, rule=rule, sigma=sigma)
+    x, y = spot[0] + 8, spot[1] + 8
+    pixels = np.full((64, 80), DARK, np.uint8)
+    pixels[max(8, y - 3) : y + 4, max(8, x - 3) : x + 4] = BRIGHT
+    thresholds = replace_thresholds(UNSHOWN, reject=DARK + 5.0)
+
+    inspection = make_inspector(recipe, thresholds=thresholds).inspect(pixels)
+
+    assert inspection.verdict is Verdict.REJECT
+    (place,) = inspection.regions
+    assert (place.name, place.area_px) == ("cap", place.width * place.height)
+    assert overlaps(place, x, y)
+    assert place.x >= 8
+    assert place.y >= 8
+    assert place.x + place.width <= 72
+    assert place.y + place.height <= 56
+    assert max(place.width, place.height) <= (3 if rule is ImageScoreRule.POOLED_MAX else 1) * 8 * 64 / plane.width
+    assert DARK < place.peak <= BRIGHT
+
+
+def test_the_place_that_decided_against_a_background_is_the_unusual_one_and_not_the_brightest() -> None:
+    mean = np.full((6, 8), DARK, np.float32)
+    mean[1, 1] = BRIGHT  # always bright there
+    background = Background(mean, np.full((6, 8), 2, np.float32))
+    pixels = picture((12, 12))
+    pixels[20, 44] = DARK + 60
+
+    inspection = make_inspector(
+        make_recipe(), thresholds=replace_thresholds(UNSHOWN, reject=20.0), backgrounds={"all": background}
+    ).inspect(pixels)
+
+    assert (inspection.verdict, inspection.score) == (Verdict.REJECT, 30.0)
+    assert inspection.regions == (
+        ListedRegion(name="all", x=40, y=16, width=8, height=8, area_px=64, peak=DARK + 60.0),
+    )
+
+
+def test_a_place_outside_the_valid_area_or_smaller_than_what_is_listed_is_not_listed_either() -> None:
+    area = np.zeros((48, 64), np.bool_)
+    area[:, :32] = True
+    pixels = picture((12, 12), value=120)
+    pixels[20, 50] = BRIGHT
+    small = make_region("all", (0, 0, 64, 48), valid_area="area", smallest_region_px=65)
+    for region, listed in ((small.model_copy(update={"smallest_region_px": 64}), 1), (small, 0)):
+        inspection = make_inspector(
+            make_recipe(regions=(region,)), thresholds=UNSHOWN, valid_areas={"area": area}
+        ).inspect(pixels)
+        assert (inspection.verdict, inspection.score) == (Verdict.REJECT, 120.0)
+        assert [overlaps(place, 12, 12) for place in inspection.regions] == [True] * listed
+
+
+def test_an_accepted_frame_and_a_region_that_did_not_decide_list_no_place() -> None:
+    inspector = make_inspector(make_recipe(regions=HALVES), thresholds=UNSHOWN)
+    assert inspector.inspect(picture()).regions == ()
+    assert [place.name for place in inspector.inspect(picture((12, 12), (44, 20), value=150)).regions] == ["left"]
 
 
 def test_without_a_pixel_threshold_nothing_is_listed_or_marked() -> None:

@@ -21,7 +21,7 @@ from edge_runtime.imaging.frames import Frame, Pixels
 from edge_runtime.imaging.geometry import Region
 from edge_runtime.imaging.maps import ListedRegion, Map, list_regions, pooled
 from edge_runtime.imaging.resize import RESIZE_VERSION
-from edge_runtime.layout import Layout, lay_out, make_plan, make_region
+from edge_runtime.layout import Layout, lay_out
 from edge_runtime.proof import EarlyStop, Progress
 from edge_runtime.stages import StageClock, StageTimes
 
@@ -330,6 +330,3 @@ def _filling(grid: Map) -> float:
     """What cells get that nothing depends on: a number that widens no range, the smallest that a tile gave."""
     finite = grid[np.isfinite(grid)]
     return float(finite.min()) if finite.size else 0.0
-
-
-__all__ = ["FrameScore", "RegionScore", "Scorer", "StageClock", "StageTimes", "make_plan", "make_region"]

@@ -86,13 +86,18 @@ def estimate(maps: Sequence[Map]) -> Background:
     Args:
         maps: (h, w) each, of good frames; 2 at least.
     """
-    stacked = np.stack(maps).astype(np.float64)
     count = len(maps)
-    variance = stacked.var(axis=0, ddof=1)
+    shape = maps[0].shape
+    mean, squares = np.zeros(shape), np.zeros(shape)  # map by map: those of a stride of 1 are as large as frames
+    for grid in maps:
+        mean += grid / np.float64(count)
+    for grid in maps:
+        squares += np.square(grid - mean)
+    variance = squares / (count - 1)
     common = variance.mean()
     shrunk = (count * variance + _PRIOR_FRAMES * common) / (count + _PRIOR_FRAMES)
     least = np.finfo(np.float32).tiny  # maps that are all alike have no spread at all
-    return Background(stacked.mean(axis=0).astype(np.float32), np.maximum(np.sqrt(shrunk), least).astype(np.float32))
+    return Background(mean.astype(np.float32), np.maximum(np.sqrt(shrunk), least).astype(np.float32))
 
 
 def worth(maps: Sequence[Map], valid: NDArray[np.bool_] | None, cells: int) -> float:

@@ -19,7 +19,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Pixels, Size, read_image
 from edge_runtime.imaging.geometry import Crop, Region
 from edge_runtime.imaging.tiles import TilePlan
-from edge_runtime.scorer import make_plan
+from edge_runtime.layout import make_plan
 from trainer.backbones import Features
 from trainer.models.method import Method
 

@@ -14,10 +14,10 @@ from edge_runtime.bundle.archive import write_archive
 from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.engines import EngineName, Precision
 from edge_runtime.errors import ConfigError, DataError
+from edge_runtime.layout import make_plan as make_tile_plan
 from edge_runtime.preflight.budget import Budget, Cost
 from edge_runtime.preflight.child import trial
 from edge_runtime.preflight.trial import Trial, TrialOrder
-from edge_runtime.scorer import make_plan as make_tile_plan
 from trainer.config import BuildConfig
 from trainer.export import to_onnx
 from trainer.models.method import FitData, FitSettings

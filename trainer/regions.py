@@ -9,7 +9,7 @@ from edge_runtime.bundle.recipe import CropSpec, RegionSpec, SizeSpec
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.frames import Size, encode_png, read_mask
 from edge_runtime.imaging.geometry import check_crop, check_polygon
-from edge_runtime.scorer import make_region
+from edge_runtime.layout import make_region
 from trainer.config import DEFAULT_SIZE, BuildConfig, RegionConfig
 
 

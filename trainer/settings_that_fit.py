@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterator
 
 from edge_runtime.errors import ConfigError
+from edge_runtime.layout import make_plan as make_tile_plan
 from edge_runtime.preflight.budget import Budget
 from edge_runtime.preflight.trial import Trial
-from edge_runtime.scorer import make_plan as make_tile_plan
 from trainer.config import DEFAULT_SIZE, BuildConfig
 from trainer.plan import Plan, replanned
 

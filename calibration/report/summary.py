@@ -10,7 +10,7 @@ from calibration.samples import Label
 from edge_runtime.bundle.recipe import Recipe
 from edge_runtime.decision import Verdict
 from edge_runtime.inspector import Inspector
-from edge_runtime.scorer import make_plan
+from edge_runtime.layout import make_plan
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,8 @@ from edge_runtime.engines import Engine, TileGraph, open_engine
 from edge_runtime.errors import BundleError, ConfigError, DataError, ManifestError, SignatureError
 from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Size, decode_png
-from edge_runtime.scorer import Scorer, make_plan
+from edge_runtime.layout import make_plan
+from edge_runtime.scorer import Scorer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,7 +14,7 @@ from edge_runtime.bundle.training import TrainingRecord, read_training
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, write_bytes
 from edge_runtime.errors import ConfigError
-from edge_runtime.scorer import make_plan
+from edge_runtime.layout import make_plan
 
 
 def bundle(arguments: Sequence[str]) -> int:

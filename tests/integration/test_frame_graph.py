@@ -19,7 +19,7 @@ from edge_runtime.decision import Verdict
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import PixelFormat, read_image
 from edge_runtime.inspector import Inspector
-from edge_runtime.scorer import make_plan
+from edge_runtime.layout import make_plan
 from trainer.demo.product import write_dataset
 
 WIDTH, HEIGHT = 152, 136  # no multiples of the core, nor of the network's stride

@@ -15,7 +15,7 @@ from edge_runtime.bundle.archive import Archive
 from edge_runtime.decision import Reason, Verdict
 from edge_runtime.imaging.frames import Size, encode_png
 from edge_runtime.inspector import Inspector
-from edge_runtime.scorer import make_plan
+from edge_runtime.layout import make_plan
 from trainer.config import make_config
 from trainer.fitting import fit
 

@@ -14,7 +14,8 @@ from edge_runtime.decision import Verdict
 from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size
 from edge_runtime.inspector import Inspector, Timings
-from edge_runtime.scorer import Scorer, make_plan
+from edge_runtime.layout import make_plan
+from edge_runtime.scorer import Scorer
 
 many = settings(max_examples=120, deadline=None)
 RULES = (ImageScoreRule.MAX_RAW, ImageScoreRule.POOLED_MAX, ImageScoreRule.MAX_SMOOTHED)

@@ -14,7 +14,7 @@ from edge_runtime.errors import DataError
 from edge_runtime.imaging.frames import Pixels, read_image
 from edge_runtime.imaging.geometry import Region
 from edge_runtime.imaging.tiles import TilePlan
-from edge_runtime.scorer import make_plan, make_region
+from edge_runtime.layout import make_plan, make_region
 from trainer.data.plane_cache import PlaneCache
 
 _MEMORY_BYTES = 1 << 30  # of planes that are trained on again and again

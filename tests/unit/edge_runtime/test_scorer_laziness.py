@@ -10,7 +10,8 @@ from edge_runtime.decision import Verdict
 from edge_runtime.imaging.frames import Frame, PixelFormat
 from edge_runtime.imaging.maps import Map
 from edge_runtime.imaging.smoothed import PlaneMap
-from edge_runtime.scorer import RegionScore, StageClock
+from edge_runtime.scorer import RegionScore
+from edge_runtime.stages import StageClock
 
 DARK, BRIGHT = 40, 250
 HALVES = (make_region("left", (0, 0, 32, 48)), make_region("right", (32, 0, 64, 48)))

@@ -105,16 +105,18 @@ def _squared_distances(points: Tensor, centres: Tensor) -> Tensor:
 class StreamingCoreset:
     """Patches in, a coreset out, in memory bounded by a cap and not by the number of images.
 
-    Patches gather in a buffer. Whenever it is full it is thinned to half by greedy selection, so that every patch ever
-    seen lies near one kept; the final selection is made from what is left. Up to the cap nothing is thinned and the
-    selection is the exact greedy one.
+    Patches gather in a buffer. Whenever it is full it is thinned by greedy selection to twice as many as are wanted in the
+    end, so that every patch ever seen lies near one kept; the final selection is made from what is left. A selection from
+    selections covers nearly as well as one from all (Malkomes et al., NeurIPS 2015), and more than twice the number gained
+    nothing on real patches. Up to the cap nothing is thinned and the selection is the exact greedy one.
     """
 
-    def __init__(self, channels: int, *, cap: int, seed: int, device: torch.device) -> None:
+    def __init__(self, channels: int, *, wanted: int, cap: int, seed: int, device: torch.device) -> None:
         """Make an empty coreset.
 
         Args:
             channels: of a patch.
+            wanted: patches to be selected in the end, at most.
             cap: patches held at a time.
             seed: of projection and selection.
             device: where the buffer lies.
@@ -122,6 +124,7 @@ class StreamingCoreset:
         matrix = projection(channels, seed)
         self._matrix = None if matrix is None else matrix.to(device)
         self._cap = max(cap, 2)
+        self._left = max(1, min(self._cap // 2, 2 * wanted))
         self._seed = seed
         self._parts: list[Tensor] = []
         self.held = 0  # patches in the buffer
@@ -134,7 +137,7 @@ class StreamingCoreset:
             self._parts.append(part)
             self.held += len(part)
             if self.held > self._cap:
-                self._keep(self._cap // 2)
+                self._keep(self._left)
 
     def select(self, count: int, *, on_pick: Callable[[int], None] = lambda _: None) -> Tensor:
         """(up to `count`, channels): the coreset."""

@@ -110,7 +110,8 @@ class PatchCoreMethod:
         device = features.mean.device
         channels = sum(features.channels)
         cap = settings.buffer_bytes // (4 * (channels + min(PROJECTED, channels)))
-        coreset = StreamingCoreset(channels, cap=cap, seed=settings.seed, device=device)
+        wanted = bank_size(data.fit.cells, settings.coreset)
+        coreset = StreamingCoreset(channels, wanted=wanted, cap=cap, seed=settings.seed, device=device)
         with torch.inference_mode():
             for batch in with_contrast(data.fit):
                 patches = embed(features(batch.tiles)).permute(0, 2, 3, 1)

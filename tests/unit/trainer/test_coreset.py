@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -78,7 +80,7 @@ def test_few_channels_are_not_projected_and_many_keep_their_distances_roughly() 
 
 def test_up_to_its_cap_streaming_selects_what_one_exact_selection_does() -> None:
     points = clustered(3000)
-    coreset = StreamingCoreset(16, cap=3000, seed=5, device=CPU)
+    coreset = StreamingCoreset(16, wanted=200, cap=3000, seed=5, device=CPU)
     for part in points.split(170):
         coreset.add(part)
 
@@ -86,19 +88,23 @@ def test_up_to_its_cap_streaming_selects_what_one_exact_selection_does() -> None
     assert coreset.seen == 3000
 
 
-def test_beyond_its_cap_streaming_never_holds_more_and_still_covers_every_patch() -> None:
+@pytest.mark.parametrize(("wanted", "cap"), [(300, 2000), (300, 400), (50, 6000)])
+def test_beyond_its_cap_streaming_never_holds_more_and_still_covers_every_patch(wanted: int, cap: int) -> None:
     points = clustered(12000)
-    coreset = StreamingCoreset(16, cap=2000, seed=0, device=CPU)
-    held = 0
-    for part in points.split(500):
+    coreset = StreamingCoreset(16, wanted=wanted, cap=cap, seed=0, device=CPU)
+    held = []
+    for part in points.split(100):
         coreset.add(part)
-        held = max(held, coreset.held)
-    bank = coreset.select(300)
+        held.append(coreset.held)
+    bank = coreset.select(wanted)
 
-    exact = points[greedy(points, 300, seed=0)]
+    exact = points[greedy(points, wanted, seed=0)]
     streamed = max(float(torch.cdist(block, bank).amin(dim=1).max()) for block in points.split(4000))
     best = max(float(torch.cdist(block, exact).amin(dim=1).max()) for block in points.split(4000))
 
-    assert held <= 2000
+    assert max(held) <= cap
+    assert any(before > after for before, after in pairwise(held))
+    assert min(held[cap // 100 :]) <= 2 * wanted + 100  # no more than that is selected while patches come
     assert coreset.seen == 12000
+    assert min(wanted, cap // 2) <= len(bank) <= wanted
     assert streamed <= 2 * best  # thinning adds at most its own covering radius

@@ -72,6 +72,18 @@ def _parser(prog: str, description: str) -> Parser:
     parser.add_argument("dataset", type=Path, help="MVTec tree, folder of good images, VisA folder, .toml or .csv")
     parser.add_argument("--out", type=Path, required=True, help="the file to write")
     parser.add_argument("--config", type=Path, default=None, help="build.toml: the same settings, and [[region]]s")
+    _add_model(parser)
+    _add_pixels(parser)
+    _add_training_tiles(parser)
+    _add_data(parser)
+    add_budget(
+        parser.add_argument_group("budget", "what an inspection may take; refused before the fit where it takes more")
+    )
+    _add_machine(parser)
+    return parser
+
+
+def _add_model(parser: Parser) -> None:
     model = parser.add_argument_group("model")
     model.add_argument("--product", help="the product's name; the data set's when left out")
     model.add_argument("--method", help="patchcore (default), padim, or another of docs/methods.md")
@@ -93,6 +105,9 @@ def _parser(prog: str, description: str) -> Parser:
     model.add_argument(
         "--textures", metavar="DIR", help="DRAEM, EfficientAD: pictures of other things, instead of drawn ones"
     )
+
+
+def _add_pixels(parser: Parser) -> None:
     pixels = parser.add_argument_group("pixels")
     pixels.add_argument("--size", type=_size, metavar="WxH", help="scale each region to one input (default 256x256)")
     pixels.add_argument("--tile", type=int, metavar="N", help="cut each region into tiles of N sensor pixels instead")
@@ -111,34 +126,6 @@ def _parser(prog: str, description: str) -> Parser:
     pixels.add_argument(
         "--pixel-format", metavar="NAME", help="what image files hold that cannot tell: BayerRG8, BayerGB12, Mono12 ..."
     )
-    _add_training_tiles(parser)
-    data = parser.add_argument_group("data")
-    data.add_argument("--holdout", type=float, help="share of the good images for thresholds (default 0.2)")
-    data.add_argument(
-        "--validation", type=float, help="share for constants inside the graph, the early stop and the background"
-    )
-    data.add_argument(
-        "--background",
-        choices=["auto", "on", "off"],
-        help="judge each place by what is usual there (default auto: where validation images say that it helps)",
-    )
-    data.add_argument("--calibration-split", type=float, help="share of the test tree that sets thresholds too")
-    data.add_argument("--limit", type=int, metavar="N", help="a seeded sample of so many images of each split")
-    add_budget(
-        parser.add_argument_group("budget", "what an inspection may take; refused before the fit where it takes more")
-    )
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--device", choices=["auto", "cpu", "cuda"])
-    machine.add_argument("--seed", type=int)
-    machine.add_argument(
-        "--batch",
-        type=_batch,
-        metavar="N|auto",
-        help="tiles in a batch while fitting (default 8); auto: what memory allows",
-    )
-    machine.add_argument("--workers", type=int, help="threads that read images ahead")
-    machine.add_argument("--resume", action="store_true", help="go on where a fit was broken off, where a method can")
-    return parser
 
 
 def _add_training_tiles(parser: Parser) -> None:
@@ -165,6 +152,35 @@ def _add_training_tiles(parser: Parser) -> None:
         metavar="KIND[,KIND...]",
         help="see every tile once more per kind: flip_x, flip_y, turn, light (default none)",
     )
+
+
+def _add_data(parser: Parser) -> None:
+    data = parser.add_argument_group("data")
+    data.add_argument("--holdout", type=float, help="share of the good images for thresholds (default 0.2)")
+    data.add_argument(
+        "--validation", type=float, help="share for constants inside the graph, the early stop and the background"
+    )
+    data.add_argument(
+        "--background",
+        choices=["auto", "on", "off"],
+        help="judge each place by what is usual there (default auto: where validation images say that it helps)",
+    )
+    data.add_argument("--calibration-split", type=float, help="share of the test tree that sets thresholds too")
+    data.add_argument("--limit", type=int, metavar="N", help="a seeded sample of so many images of each split")
+
+
+def _add_machine(parser: Parser) -> None:
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--device", choices=["auto", "cpu", "cuda"])
+    machine.add_argument("--seed", type=int)
+    machine.add_argument(
+        "--batch",
+        type=_batch,
+        metavar="N|auto",
+        help="tiles in a batch while fitting (default 8); auto: what memory allows",
+    )
+    machine.add_argument("--workers", type=int, help="threads that read images ahead")
+    machine.add_argument("--resume", action="store_true", help="go on where a fit was broken off, where a method can")
 
 
 def _config(options: argparse.Namespace) -> BuildConfig:

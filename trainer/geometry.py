@@ -18,7 +18,8 @@ from trainer.data.plane_cache import PlaneCache
 from trainer.regions import make_regions
 
 _DEPTHS = (8, 10, 12, 14, 16)
-_TILE_BATCH = 4
+_BATCH_PX = 256 * 256  # that a graph sees at once: inputs so large keep cores busy one by one, and none runs to fill a batch
+_MAX_BATCH = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,12 +147,14 @@ def make_tiling(
     if many and config.halo is None:
         halo = default_halo(core)
     placed = position_bound and sum(plan.count for plan in plans) > 1
+    input_px = (core.width + 2 * halo) * (core.height + 2 * halo)
+    batch = max(1, min(_MAX_BATCH, _BATCH_PX // input_px)) if many else 1
     return TilingSpec(
         core=SizeSpec(width=core.width, height=core.height),
         halo=halo,
         stride=grid_stride,
         offset=(grid_stride - 1) / 2,
-        batch=_TILE_BATCH if many and not placed else 1,  # each tile of a batch would copy its own statistics
+        batch=1 if placed else batch,  # each tile of a batch would copy its own statistics
         position_bound=placed,
         halo_kind="exact",  # until it is measured on what was fitted
         seam_error=0.0,

@@ -1,6 +1,7 @@
 """Geometry of a build: what the images have in common, where is inspected, how planes are cut."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,10 +164,14 @@ def test_a_tiled_plane_keeps_sensor_pixels_or_scales_them() -> None:
 
 
 def tiling(
-    flags: dict[str, Any], *, position_bound: bool = False, rule: ImageScoreRule = ImageScoreRule.MAX_RAW
+    flags: dict[str, Any],
+    *,
+    position_bound: bool = False,
+    rule: ImageScoreRule = ImageScoreRule.MAX_RAW,
+    frame: Size | None = None,
 ) -> TilingSpec:
     config = make_config(flags, None)
-    geometry, _ = make_geometry(config, FRAME)
+    geometry, _ = make_geometry(config, FRAME if frame is None else replace(FRAME, size=frame))
     return make_tiling(
         config,
         geometry,
@@ -182,6 +187,13 @@ def test_a_tile_owns_its_core_and_sees_its_halo() -> None:
     found = tiling({"tile": 32, "halo": 16})
     assert (found.core, found.halo, found.stride, found.offset) == (SizeSpec(width=32, height=32), 16, 8, 3.5)
     assert found.batch > 1
+
+
+@pytest.mark.parametrize(
+    ("tile", "halo", "batch"), [(32, 16, 4), (96, 16, 4), (112, 16, 3), (128, 16, 2), (160, 32, 1), (512, 128, 1)]
+)
+def test_tiles_that_are_large_to_the_graph_go_one_by_one(tile: int, halo: int, batch: int) -> None:
+    assert tiling({"tile": tile, "halo": halo}, frame=Size(2000, 1500)).batch == batch
 
 
 def test_one_input_has_no_halo_and_a_batch_of_one() -> None:

@@ -13,6 +13,7 @@ from edge_runtime.bundle.archive import Archive
 from edge_runtime.bundle.store import read_manifest
 from edge_runtime.commands.arguments import write_bytes
 from edge_runtime.imaging.frames import PixelFormat, Size, encode_png
+from edge_runtime.layout import make_plan
 from trainer.bench.measured import takt
 
 _SHAPE = (4, 3)
@@ -39,8 +40,8 @@ def bench_frames(study: Study) -> Iterator[str]:
     """
     with Archive(study.bundle) as archive:
         pixel_format = read_manifest(archive).geometry.pixel_format
-    yield f"| MP | frame | total, ms | ms a MP | {', ms | '.join(_STAGES)}, ms | all but infer | process, MB | beyond frame and map, MB |"
-    yield "|---" * (7 + len(_STAGES)) + "|"
+    yield f"| MP | frame | tiles | total, ms | ms a MP | ms a tile | {', ms | '.join(_STAGES)}, ms | all but infer | process, MB | beyond frame and map, MB |"
+    yield "|---" * (9 + len(_STAGES)) + "|"
     for megapixels in study.megapixels:
         size = frame_size(megapixels)
         yield f"| {megapixels:g} | {size} | {' | '.join(_row(study, size, pixel_format))} |"
@@ -70,8 +71,16 @@ def _row(study: Study, size: Size, pixel_format: PixelFormat) -> Sequence[str]:
     area = size.width * size.height / 1e6
     stages = [f"{found[name]:.1f}" for name in _STAGES]
     rest = 100 * (found["total"] - found["infer"]) / found["total"]
-    total = [f"{found['total']:.0f}", f"{found['total'] / area:.1f}"]
+    tiles = _tiles(bundle)
+    total = [f"{tiles}", f"{found['total']:.0f}", f"{found['total'] / area:.0f}", f"{found['total'] / tiles:.0f}"]
     return [*total, *stages, f"{rest:.1f} %", f"{done.peak_mb:.0f}", f"{done.peak_mb - held:.0f}"]
+
+
+def _tiles(bundle: Path) -> int:
+    """Of the only region's plan: time goes with them, and the last of a row and of a column may reach beyond the frame."""
+    with Archive(bundle) as archive:
+        manifest = read_manifest(archive)
+    return make_plan(manifest, manifest.geometry.regions[0]).count
 
 
 def _pixels(size: Size, pixel_format: PixelFormat, seed: int) -> np.ndarray[Any, np.dtype[Any]]:

@@ -16,6 +16,7 @@ from edge_runtime.decision import Reason, Verdict
 from edge_runtime.imaging.frames import Size, encode_png
 from edge_runtime.inspector import Inspector
 from edge_runtime.layout import make_plan
+from trainer.bench.frames import Study, bench_frames
 from trainer.config import make_config
 from trainer.fitting import fit
 
@@ -106,3 +107,22 @@ def test_calibrated_for_frames_of_another_size_it_inspects_those_and_no_others(
     assert other.inspect(sheet(100)).reason is Reason.BAD_IMAGE
     with Archive(out) as archive:
         assert len([name for name in archive.names if name.startswith("golden/") and name.endswith(".png")]) == 2
+
+
+def test_the_study_of_growing_frames_lays_the_model_on_each_and_times_its_stages(bundle: Path, tmp_path: Path) -> None:
+    study = Study(bundle=bundle, folder=tmp_path, megapixels=(0.05, 0.2), runs=1)
+
+    head, _, *rows = bench_frames(study)
+
+    names = [name.strip() for name in head.strip("|").split("|")]
+    cells = [dict(zip(names, (cell.strip() for cell in row.strip("|").split("|")), strict=True)) for row in rows]
+    assert [(row["MP"], row["frame"], row["tiles"]) for row in cells] == [
+        ("0.05", "256x192", "2"),
+        ("0.2", "520x384", "6"),
+    ]
+    for row in cells:
+        total, tiles = float(row["total, ms"]), int(row["tiles"])
+        assert 0 < float(row["infer, ms"]) < total
+        assert float(row["ms a tile"]) == pytest.approx(total / tiles, abs=1)
+        assert float(row["process, MB"]) >= float(row["beyond frame and map, MB"]) > 0
+    assert Inspector.open(tmp_path / "520x384.takt").scorer.recipe.geometry.frame.size == (520, 384)

@@ -1,5 +1,6 @@
 """Owns `takt calibrate`: new thresholds, and perhaps frames of another size, for a sealed bundle, in a new bundle. Needs no torch."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,8 @@ from edge_runtime.errors import DataError
 from edge_runtime.imaging.frames import Size
 from edge_runtime.inspector import Inspector
 from edge_runtime.scorer import Scorer
+
+_LOG = logging.getLogger("takt")
 
 
 def calibrate(
@@ -63,6 +66,12 @@ def calibrate(
             for spec in manifest.artefacts
         }
     if frame is not None:
+        if any(spec.graph(GraphRole.FRAME) is not None for spec in built.artefacts):
+            _LOG.warning(
+                "--frame: the graph of whole frames of %s is left out: build from frames of %s for one",
+                built.geometry.frame.size,
+                frame,
+            )
         members = {name: data for name, data in members.items() if name not in of_old_frames(built)}
         manifest, golden = _with_golden(manifest, scorers, dataset)
         members |= golden

@@ -86,7 +86,8 @@ def region_thresholds(
         scorer: made the scores.
         calibration: what it scored.
         policy: sets the image threshold; the default for so many good images when None.
-        display: (median, peak) of other good maps, for the colour range where no good image is in the calibration set.
+        display: (median, peak) of other good maps, for the colour range, and for what is listed under a policy of manual against a
+            background, where no good image is in the calibration set.
 
     Raises:
         TooFewSamplesError: the policy needs more images.
@@ -103,7 +104,7 @@ def region_thresholds(
         found[spec.name] = RegionThresholds(
             reject=image.value,
             review=None,
-            pixel=_pixel_threshold(scorer, calibration, spec.name, chosen),
+            pixel=_pixel_threshold(scorer, calibration, spec.name, chosen, [peak for _, peak in display]),
             policy=image.policy,
             guarantee=image.guarantee,
             n_good=image.n_good,
@@ -127,7 +128,10 @@ def tile_order(peaks: Sequence[NDArray[np.float64]]) -> tuple[int, ...]:
     return tuple(int(tile) for tile in np.argsort(-np.mean(peaks, axis=0), kind="stable"))
 
 
-def _pixel_threshold(scorer: Scorer, calibration: CalibrationSet, region: str, policy: Policy) -> float:
+def _pixel_threshold(
+    scorer: Scorer, calibration: CalibrationSet, region: str, policy: Policy, other_peaks: Sequence[float]
+) -> float:
+    """On the shown map, which stays raw where the image score counts deviations: a number given for these says nothing there."""
     parts = [part for part in calibration.scores if part.region == region]
     if policy.name in {"f1", "youden"}:
         on_pixels = _threshold_on_pixels(scorer, calibration, region, policy)
@@ -135,6 +139,8 @@ def _pixel_threshold(scorer: Scorer, calibration: CalibrationSet, region: str, p
             return on_pixels
     good = _array([part for part in parts if part.label == Label.GOOD], "peak")
     bad = _array([part for part in parts if part.label == Label.DEFECTIVE], "peak")
+    if policy.name == "manual" and region in scorer.backgrounds and (len(good) or other_peaks):
+        return float(good.max()) if len(good) else max(other_peaks)
     return threshold(policy, good, bad).value
 
 

@@ -17,7 +17,6 @@ from edge_runtime.bundle.manifest import DraftManifest, ReferenceSpec
 from edge_runtime.bundle.recipe import GraphSpec, ImageScoreRule, Recipe, no_frame_graph
 from edge_runtime.bundle.store import DRAFT, array_bytes, write
 from edge_runtime.bundle.training import TRAINING, TrainingRecord, dump_training
-from edge_runtime.errors import DataError
 from edge_runtime.scorer import Scorer
 from trainer.background import MIN_FRAMES, choose_background
 from trainer.data.splits import Splits
@@ -50,7 +49,7 @@ def write_draft(plan: Plan, fitted: Fitted, areas: dict[str, NDArray[np.bool_]],
         out: the draft.
 
     Raises:
-        DataError: an image cannot be used, or a background that was asked for has too few.
+        DataError: an image cannot be used.
         ExportError: the model cannot be exported.
         BundleError: the draft cannot be written.
     """
@@ -95,9 +94,6 @@ def _with_background(plan: Plan, scorer: Scorer) -> tuple[Scorer, dict[str, byte
     """The same scorer, with a background where validation images say that one helps, and its members."""
     wanted, validation = plan.config.background, plan.splits.validation
     judged_by_map = plan.method.image_score is not ImageScoreRule.GRAPH
-    if wanted == "on" and len(validation) < 2:  # noqa: PLR2004 - one has no spread
-        message = f"--background on: {len(validation)} good image(s) set apart, needs 2 at least: raise --validation"
-        raise DataError(message)
     if not judged_by_map or wanted == "off" or (wanted == "auto" and len(validation) < MIN_FRAMES):
         return scorer, {}
     chosen = choose_background(scorer, [sample.path for sample in validation], always=wanted == "on")

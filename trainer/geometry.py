@@ -18,8 +18,12 @@ from trainer.data.plane_cache import PlaneCache
 from trainer.regions import make_regions
 
 _DEPTHS = (8, 10, 12, 14, 16)
-_BATCH_PX = 256 * 256  # that a graph sees at once: inputs so large keep cores busy one by one, and none runs to fill a batch
+_BATCH_PX = (
+    256 * 256
+)  # that a graph sees at once: inputs so large keep cores busy one by one, and none runs to fill a batch
 _MAX_BATCH = 4
+_ALWAYS_FINE = 512  # px, of a core or a halo, however small the region is
+_BEYOND = 4  # times the region's longest side: all that a graph sees further out is reflection
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,6 +133,7 @@ def make_tiling(
         core, halo = Size(*(config.size or DEFAULT_SIZE)), 0
     else:
         core, halo = Size(config.tile, config.tile), config.halo or 0
+    _check_reach(config, max(max(region.plane.size) for region in geometry.regions))
     for region in geometry.regions:
         tiles = TilePlan(plane=region.plane.size, core=core, halo=0, stride=1).count
         if image_score is ImageScoreRule.GRAPH and tiles > 1:  # before the stride: no other halo would help
@@ -159,3 +164,16 @@ def make_tiling(
         halo_kind="exact",  # until it is measured on what was fitted
         seam_error=0.0,
     )
+
+
+def _check_reach(config: BuildConfig, longest: int) -> None:
+    """A tile may be larger than the region, and a halo reach beyond it; time and memory for nothing but reflections are refused.
+
+    Raises:
+        ConfigError: a core or a halo many times the region's longest side.
+    """
+    most = max(_ALWAYS_FINE, _BEYOND * longest)
+    for flag, value in (("--tile", config.tile), ("--halo", config.halo)):
+        if value is not None and value > most:
+            message = f"{flag} {value}: the longest side of what is inspected has {longest} px, and a graph would see its reflection over and over: give {most} at most"
+            raise ConfigError(message)

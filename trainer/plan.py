@@ -23,7 +23,7 @@ from edge_runtime.bundle.recipe import (
     TilingSpec,
 )
 from edge_runtime.bundle.store import json_bytes
-from edge_runtime.errors import ConfigError
+from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.frames import decode_png, read_mask
 from trainer.backbones import Features
 from trainer.backbones.features import PixelSpec
@@ -142,6 +142,11 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         calibration_split=config.calibration_split,
         seed=config.seed,
     )
+    if config.background == "on" and len(splits.validation) < 2:  # noqa: PLR2004 - one has no spread
+        message = (
+            f"--background on: {len(splits.validation)} good image(s) set apart, needs 2 at least: raise --validation"
+        )
+        raise DataError(message)
     found = survey((*splits.fit, *splits.validation, *splits.calibration), config.pixel_format, cache)
     _tell_depth(found)
     rule.check_mask(found.size)
@@ -301,9 +306,16 @@ def _tell_depth(found: FrameSurvey) -> None:
 
 
 def _tile_rule(config: BuildConfig) -> TileRule:
+    mask = None
+    if config.foreground not in NO_MASK:
+        try:
+            mask = read_mask(Path(config.foreground))
+        except DataError as error:
+            message = f"--foreground takes none, otsu, or a mask image: {error}"
+            raise DataError(message) from error
     return TileRule(
         foreground=config.foreground,
-        mask=None if config.foreground in NO_MASK else read_mask(Path(config.foreground)),
+        mask=mask,
         share=config.foreground_share or DEFAULT_FOREGROUND_SHARE,
         incomplete=config.incomplete_tiles == "in",
     )

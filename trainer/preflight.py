@@ -152,7 +152,8 @@ def _nearest(plan: Plan, preflight: Preflight, budget: Budget, found: Trial | No
             continue  # what the method cannot do, or leaves it no tile, is no setting to name
         if cost is not None and not budget.excesses(cost):
             return f"the nearest setting that fits: {changed} (predicted {cost})"
-    return f"nothing near fits, tried: {'; '.join(tried) or 'nothing smaller is left'}: raise the budget"
+    looked = f"nothing near fits, tried: {'; '.join(tried)}" if tried else "no smaller setting is left to try"
+    return f"{looked}: raise the budget, or take another --method"
 
 
 def _cost(found: Trial | None) -> Cost | None:

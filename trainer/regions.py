@@ -12,6 +12,8 @@ from edge_runtime.imaging.geometry import check_crop, check_polygon
 from edge_runtime.layout import make_region
 from trainer.config import DEFAULT_SIZE, BuildConfig, RegionConfig
 
+_SMALLEST_PLANE = 16  # px that scaling leaves of a side, where the crop has as many
+
 
 def make_regions(config: BuildConfig, frame: Size) -> tuple[tuple[RegionSpec, ...], dict[str, bytes]]:
     """The regions, checked against the frame by the very code that inspects them, and the masks as members.
@@ -80,4 +82,8 @@ def _plane(config: BuildConfig, crop: Size) -> Size:
     if config.tile is None:
         return Size(*(config.size or DEFAULT_SIZE))
     scale = config.scale or 1.0
-    return Size(max(1, round(crop.width * scale)), max(1, round(crop.height * scale)))
+    plane = Size(max(1, round(crop.width * scale)), max(1, round(crop.height * scale)))
+    if min(plane) < min(_SMALLEST_PLANE, *crop):
+        message = f"--scale {scale:g} leaves {plane} pixels of {crop}: nothing is to be seen there: raise it"
+        raise ConfigError(message)
+    return plane

@@ -71,8 +71,8 @@ class Frame:
             return self._converted(target)
         if self.format.channels > target.channels and self._grey_format.goes_into(target) and self._is_grey():
             return self.pixels[:, :, :1]  # a monochrome camera behind a driver that only knows colour
-        wanted = self.format.of_depth(target.depth)
         found = self.format.canonical if self.format.layout == "bgr" else self.format  # decoders choose that order
+        wanted = found.of_depth(target.depth)
         message = (
             f"frame is {found}, the bundle takes {target}: "
             f"set the camera to {wanted if wanted.goes_into(target) else target}, "

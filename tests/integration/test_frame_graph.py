@@ -17,7 +17,7 @@ from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.bundle.store import read_manifest
 from edge_runtime.decision import Verdict
 from edge_runtime.errors import ConfigError
-from edge_runtime.imaging.frames import PixelFormat, read_image
+from edge_runtime.imaging.frames import PixelFormat, encode_png, read_image
 from edge_runtime.inspector import Inspector
 from edge_runtime.layout import make_plan
 from trainer.demo.product import write_dataset
@@ -188,3 +188,20 @@ def test_padim_keeps_statistics_for_every_tile_and_finds_paint_in_each(dataset: 
             spoilt = good.copy()
             spoilt[y : y + 12, x : x + 12] = (255, 0, 255)
             assert inspector.inspect(spoilt).verdict is Verdict.REJECT, tile
+
+
+def test_on_frames_of_another_size_the_graph_of_whole_frames_is_left_out_and_that_is_said(
+    bundle: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = read_image(next(path for path in sorted(dataset.rglob("*.png")) if path.parent.name == "good")).pixels
+    for index in range(3):
+        path = tmp_path / "large" / f"{index}.png"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(encode_png(np.roll(np.tile(pixels, (2, 1, 1)), 7 * index, axis=0)))
+    frame = f"{pixels.shape[1]}x{2 * pixels.shape[0]}"
+    out = tmp_path / "large.takt"
+
+    assert takt("calibrate", bundle, path.parent, "--frame", frame, "--out", out, "--policy", "sigma:3") == 0
+
+    assert f"is left out: build from frames of {frame} for one" in capsys.readouterr().err
+    assert {graph.role for spec in manifest_of(out).artefacts for graph in spec.graphs} == {GraphRole.TILE}

@@ -268,3 +268,17 @@ def test_a_fit_is_not_gone_on_with_on_other_tiles(takt_here: Takt, plates: Path,
     assert differing(plain, identity("--foreground", mask, "--foreground-share", "0.5")) == {"--foreground-share"}
     mask.write_bytes(encode_png(np.pad(np.full((64, 64), 255, np.uint8), ((0, 40), (0, 72)))))
     assert differing(plain, identity("--foreground", mask)) == {"foreground mask"}
+
+
+def test_what_can_be_known_before_a_fit_is_refused_before_it(takt_here: Takt, plates: Path, tmp_path: Path) -> None:
+    out = tmp_path / "x.draft"
+    for flags, said in (
+        (("--background", "on"), "--background on: 1 good image(s) set apart, needs 2 at least: raise --validation"),
+        (("--foreground", "OTSU"), "--foreground takes none, otsu, or a mask image"),
+    ):
+        ran = takt_here("fit", plates, "--out", out, *MODEL, *TILES, *flags)
+
+        assert ran.code == 5
+        assert said in ran.err
+        assert "fit takes" not in ran.err
+        assert not out.exists()

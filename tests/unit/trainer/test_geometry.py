@@ -196,6 +196,27 @@ def test_tiles_that_are_large_to_the_graph_go_one_by_one(tile: int, halo: int, b
     assert tiling({"tile": tile, "halo": halo}, frame=Size(2000, 1500)).batch == batch
 
 
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"tile": 2048, "halo": 0}, r"--tile 2048: the longest side .* has 96 px, .*: give 512 at most"),
+        ({"tile": 32, "halo": 4096}, r"--halo 4096: .*: give 512 at most"),
+    ],
+)
+def test_tiles_and_halos_of_nothing_but_reflections_are_refused(flags: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        tiling(flags)
+    assert tiling({"tile": 512, "halo": 512}).core.size == (512, 512)
+    assert tiling(flags, frame=Size(1100, 900)).halo == flags["halo"]
+
+
+def test_a_scale_that_leaves_nothing_to_see_is_refused_and_a_small_crop_is_not() -> None:
+    with pytest.raises(ConfigError, match=r"--scale 0.1 leaves 10x6 pixels of 96x64: .*raise it"):
+        make_geometry(make_config({"tile": 32, "scale": 0.1}, None), FRAME)
+    small, _ = make_geometry(make_config({"tile": 32, "crop": [0, 0, 4, 4]}, None), FRAME)
+    assert small.regions[0].plane.size == (4, 4)
+
+
 def test_one_input_has_no_halo_and_a_batch_of_one() -> None:
     found = tiling({"size": [96, 64]})
     assert (found.core.size, found.halo, found.batch) == ((96, 64), 0, 1)

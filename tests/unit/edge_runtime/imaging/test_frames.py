@@ -319,13 +319,14 @@ def test_a_frame_never_loses_colour_or_changes_depth(given: PixelFormat, target:
             "set the camera to bayergb12, or build the bundle from rgb10 images",
         ),
         (PixelFormat.BAYER_RG8, PixelFormat.MONO8, "set the camera to mono8, or build the bundle from rgb8 images"),
+        (PixelFormat.BGR16, PixelFormat.RGB8, "set the camera to rgb8, or build the bundle from rgb16 images"),
     ],
 )
 def test_a_frame_of_another_depth_is_refused_with_what_to_set(
     given: PixelFormat, target: PixelFormat, advice: str
 ) -> None:
     with pytest.raises(DataError, match=advice):
-        Frame(np.zeros((4, 6), given.dtype), given).as_format(target)
+        Frame(np.zeros((4, 6, given.channels), given.dtype), given).as_format(target)
 
 
 @pytest.mark.parametrize("given", [form for form in PixelFormat if form.depth not in {8, 16}])

@@ -123,11 +123,14 @@ def test_a_threshold_is_reached_exactly_where_the_largest_valid_pixel_of_the_map
 
 
 def listed_in_full(inspector: Inspector, scored: FrameScore) -> tuple[Any, ...]:
-    """What is listed when every map is computed and looked at."""
+    """What a rejected frame lists when every map is computed and looked at."""
     part = scored.regions[0]
     threshold = inspector.artefact.thresholds["all"].pixel
-    if threshold is None or inspector.scorer.valid_peak(part) < threshold:
+    if threshold is None:
         return ()
+    if inspector.scorer.valid_peak(part) < threshold:  # the frame is rejected all the same: where its score comes from
+        place = inspector.scorer.deciding_place(part)
+        return () if place is None else (place,)
     region_map = inspector.scorer.region_map(part)
     return list_regions(region_map, threshold, smallest_px=1, name="all", origin=(0, 0))
 

@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from support.toys import BrightnessEngine, make_inspector, make_recipe, make_region, make_thresholds
 
 from edge_runtime.bundle.recipe import Recipe
+from edge_runtime.decision import Verdict
 from edge_runtime.engines import GraphOutput
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size
 from edge_runtime.imaging.maps import contributing, list_regions, peak_bound, smooth, upsample
-from edge_runtime.inspector import Inspector, Timings
+from edge_runtime.inspector import Inspection, Inspector, Timings
 from edge_runtime.scorer import FrameScore, Scorer
 
 many = settings(max_examples=150, deadline=None)
@@ -122,14 +123,17 @@ def test_a_threshold_is_reached_exactly_where_the_largest_valid_pixel_of_the_map
             assert scorer.reaches(part, threshold) != (peak < threshold), (peak, threshold)
 
 
-def listed_in_full(inspector: Inspector, scored: FrameScore) -> tuple[Any, ...]:
-    """What a rejected frame lists when every map is computed and looked at."""
-    part = scored.regions[0]
+def listed_in_full(inspector: Inspector, found: Inspection) -> tuple[Any, ...]:
+    """What is listed when every map is computed and looked at."""
+    assert found.scored is not None, found.detail
+    part = found.scored.regions[0]
     threshold = inspector.artefact.thresholds["all"].pixel
     if threshold is None:
         return ()
-    if inspector.scorer.valid_peak(part) < threshold:  # the frame is rejected all the same: where its score comes from
-        place = inspector.scorer.deciding_place(part)
+    if (
+        inspector.scorer.valid_peak(part) < threshold
+    ):  # where the score comes from, if it rejects the frame all the same
+        place = None if found.verdict is Verdict.ACCEPT else inspector.scorer.deciding_place(part)
         return () if place is None else (place,)
     region_map = inspector.scorer.region_map(part)
     return list_regions(region_map, threshold, smallest_px=1, name="all", origin=(0, 0))
@@ -147,8 +151,7 @@ def test_an_inspection_is_the_same_as_with_every_map_computed(case: Case, level:
         thresholds = {"all": make_thresholds(reject=float(grid.max()), pixel=float(np.clip(pixel, -1e38, 1e38)))}
         inspector = Inspector(inspector.scorer, artefact.model_copy(update={"thresholds": thresholds}), "d")
         found = inspector.inspect(frame)
-        assert found.scored is not None, found.detail
-        assert found.regions == listed_in_full(inspector, found.scored)
+        assert found.regions == listed_in_full(inspector, found)
         again = inspector.inspect(frame)
         assert replace(again, timings_ms=Timings(), scored=None) == replace(found, timings_ms=Timings(), scored=None)
 

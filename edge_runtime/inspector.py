@@ -173,12 +173,15 @@ class Inspector:
             if decode_ms is None:
                 decode_ms = (time.perf_counter() - start) * 1000
             scored = self.scorer.score(frame, until=until, early=self._early)
+            return self._judged(scored, decode_ms, start)
         except OutOfTimeError as error:
             return self._failed(Reason.TIMEOUT, error, start)
         except DataError as error:
             return self._failed(Reason.BAD_IMAGE, error, start)
         except Exception as error:  # noqa: BLE001 - whatever breaks, the part gets an answer, and it is never ACCEPT
             return self._failed(Reason.ENGINE, error, start)
+
+    def _judged(self, scored: FrameScore, decode_ms: float, start: float) -> Inspection:
         decisions = [decide(part.image_score, self._thresholds(part)) for part in scored.regions]
         ranks = [threshold_relative(part.image_score, self._thresholds(part).reject) for part in scored.regions]
         deciding = worst(decisions, ranks)

@@ -213,7 +213,7 @@ class Scorer:
 
     def deciding_place(self, scored: RegionScore) -> ListedRegion | None:
         """Where a region's image score comes from; None where the graph alone gives it."""
-        return deciding_place(self.layouts[scored.name], self.recipe.map_policy, scored.grid)
+        return deciding_place(self.layouts[scored.name], self.recipe.map_policy, scored.grid, scored.missing)
 
     def _score_region(
         self, layout: Layout, pixels: Pixels, clock: StageClock, countdown: Countdown, early: EarlyStop | None

@@ -24,8 +24,9 @@ from edge_runtime.decision import Reason, Verdict
 from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size, encode_png
 from edge_runtime.imaging.maps import ListedRegion
-from edge_runtime.inspector import Inspection, Timings
+from edge_runtime.inspector import Inspection, Inspector, Timings
 from edge_runtime.normalise import threshold_relative
+from edge_runtime.scorer import Scorer
 
 DARK, BRIGHT = 40, 250
 HALVES = (make_region("left", (0, 0, 32, 48)), make_region("right", (32, 0, 64, 48)))
@@ -246,6 +247,35 @@ def test_the_place_that_decided_against_a_background_is_the_unusual_one_and_not_
     assert inspection.regions == (
         ListedRegion(name="all", x=40, y=16, width=8, height=8, area_px=64, peak=DARK + 60.0),
     )
+
+
+@pytest.mark.parametrize("rule", [ImageScoreRule.MAX_RAW, ImageScoreRule.POOLED_MAX, ImageScoreRule.MAX_SMOOTHED])
+def test_of_a_frame_that_was_settled_early_the_place_is_one_that_was_scored(rule: ImageScoreRule) -> None:
+    """Cells of tiles that never ran hold what a scored one gave, which is far from usual in a place that is always dark."""
+    mean = np.full((6, 8), 100, np.float32)
+    mean[:, 4:] = -500
+    background = Background(mean, np.full((6, 8), 2, np.float32))
+    recipe = make_recipe(core=Size(32, 48), batch=1, rule=rule, sigma=2.0)
+    thresholds = replace_thresholds(UNSHOWN, reject=5.0)
+    lazy = make_inspector(recipe, thresholds=thresholds, backgrounds={"all": background})
+    inspector = Inspector(lazy.scorer, lazy.artefact, DIGEST, early_reject=True)
+    pixels = np.full((48, 64), 101, np.uint8)
+    pixels[8:32, 0:24] = 160
+
+    inspection = inspector.inspect(pixels)
+
+    assert (inspection.verdict, inspection.complete) == (Verdict.REJECT, False)
+    (place,) = inspection.regions
+    assert place.peak == 160.0
+    assert place.x + place.width <= 32
+
+
+def test_whatever_fails_after_the_scores_are_there_is_an_error_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Scorer, "listed", broken)
+    assert_error(make_inspector(make_recipe()).inspect(picture((44, 20))), Reason.ENGINE, "MemoryError")
 
 
 def test_a_place_outside_the_valid_area_or_smaller_than_what_is_listed_is_not_listed_either() -> None:

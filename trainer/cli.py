@@ -110,7 +110,9 @@ def _add_model(parser: Parser) -> None:
 def _add_pixels(parser: Parser) -> None:
     pixels = parser.add_argument_group("pixels")
     pixels.add_argument("--size", type=_size, metavar="WxH", help="scale each region to one input (default 256x256)")
-    pixels.add_argument("--tile", type=int, metavar="N", help="cut each region into tiles of N sensor pixels instead")
+    pixels.add_argument(
+        "--tile", type=_tile, metavar="N|WxH", help="cut each region into tiles of so many sensor pixels instead"
+    )
     pixels.add_argument(
         "--halo", type=int, metavar="N", help="pixels seen around each tile (default: the fewest that leave no seam)"
     )
@@ -199,6 +201,10 @@ def _names(text: str) -> list[str]:
 
 def _size(text: str) -> list[int]:
     return _integers(text.lower().replace("x", ","), 2, "WxH")
+
+
+def _tile(text: str) -> int | list[int]:
+    return int(text) if text.isdecimal() else _integers(text.lower().replace("x", ","), 2, "N or WxH")
 
 
 def _box(text: str) -> list[int]:

@@ -25,6 +25,15 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
+def _sides(tile: object) -> object:
+    if isinstance(tile, int) and not isinstance(tile, bool):
+        return (tile, tile)
+    if isinstance(tile, (list, tuple)):
+        return tuple(tile)
+    message = "a tile is N pixels wide and high, or [W, H], such as 256 or [384, 432]"
+    raise ValueError(message)
+
+
 class RegionConfig(BaseModel):
     """One `[[region]]` of build.toml."""
 
@@ -56,7 +65,7 @@ class BuildConfig(BaseModel):
     weights: str | None = None
     layers: tuple[str, ...] | None = None  # the method's own when None
     size: tuple[Positive, Positive] | None = None
-    tile: Positive | None = None
+    tile: Annotated[tuple[Positive, Positive], Field(strict=False), BeforeValidator(_sides)] | None = None  # N: NxN
     halo: Annotated[int, Field(ge=0)] | None = None  # the smallest exact one when None, see trainer/halo.py
     frame_graph: bool = False  # a second graph, of the whole plane at once
     scale: Annotated[float, Field(gt=0, le=4)] | None = None
@@ -135,9 +144,12 @@ class BuildConfig(BaseModel):
         if len(set(self.augment)) != len(self.augment):
             message = "--augment: give each kind once"
             raise ValueError(message)
-        width, height = self.size or DEFAULT_SIZE
-        if Augmentation.TURN in self.augment and self.tile is None and width != height:
-            message = f"--augment turn takes square inputs, --size is {width}x{height}: leave turn out, or give --tile"
+        width, height = self.tile or self.size or DEFAULT_SIZE
+        if Augmentation.TURN in self.augment and width != height:
+            flag = "--size" if self.tile is None else "--tile"
+            message = (
+                f"--augment turn takes square inputs, {flag} is {width}x{height}: leave turn out, or give --tile N"
+            )
             raise ValueError(message)
         return self
 

@@ -132,7 +132,7 @@ def make_tiling(
     if config.tile is None:
         core, halo = Size(*(config.size or DEFAULT_SIZE)), 0
     else:
-        core, halo = Size(config.tile, config.tile), config.halo or 0
+        core, halo = Size(*config.tile), config.halo or 0
     _check_reach(config, max(max(region.plane.size) for region in geometry.regions))
     for region in geometry.regions:
         tiles = TilePlan(plane=region.plane.size, core=core, halo=0, stride=1).count
@@ -166,6 +166,24 @@ def make_tiling(
     )
 
 
+def even_core(planes: Sequence[Size], core: Size, input_stride: int) -> Size:
+    """The smallest core that cuts each plane into as many rows and columns: the last ones reach beyond it as little as can be.
+
+    Args:
+        planes: of the regions, in pixels.
+        core: in multiples of the stride.
+        input_stride: what a core must be a multiple of.
+    """
+
+    def side(lengths: Sequence[int], most: int) -> int:
+        longest = max(-(-length // -(-length // most)) for length in lengths)
+        return -(-longest // input_stride) * input_stride
+
+    return Size(
+        side([plane.width for plane in planes], core.width), side([plane.height for plane in planes], core.height)
+    )
+
+
 def _check_reach(config: BuildConfig, longest: int) -> None:
     """A tile may be larger than the region, and a halo reach beyond it; time and memory for nothing but reflections are refused.
 
@@ -173,7 +191,8 @@ def _check_reach(config: BuildConfig, longest: int) -> None:
         ConfigError: a core or a halo many times the region's longest side.
     """
     most = max(_ALWAYS_FINE, _BEYOND * longest)
-    for flag, value in (("--tile", config.tile), ("--halo", config.halo)):
+    tile = None if config.tile is None else max(config.tile)
+    for flag, value in (("--tile", tile), ("--halo", config.halo)):
         if value is not None and value > most:
             message = f"{flag} {value}: the longest side of what is inspected has {longest} px, and a graph would see its reflection over and over: give {most} at most"
             raise ConfigError(message)

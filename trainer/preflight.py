@@ -23,10 +23,11 @@ from trainer.export import to_onnx
 from trainer.models.method import FitData, FitSettings
 from trainer.needs import check_graph
 from trainer.plan import Plan, replanned
-from trainer.settings_that_fit import candidates, has_seams
+from trainer.settings_that_fit import candidates, evenly_tiled, has_seams, seen_share
 from trainer.stand_in import made_real
 
 _GRAPH = "artefacts/{engine}/graph.{suffix}"
+_WORTH_SAYING = 0.1  # of the pixels that a graph sees
 _LOG = logging.getLogger("takt")
 
 
@@ -110,6 +111,7 @@ def check_inspection(plan: Plan, preflight: Preflight) -> None:
             found.cost,
             preflight.engine,
         )
+        _tell_uneven(plan)
         return
     nearest = _nearest(plan, preflight, budget, found)
     message = (
@@ -117,6 +119,20 @@ def check_inspection(plan: Plan, preflight: Preflight) -> None:
         f"(predicted, with {preflight.engine} on this machine): {nearest}"
     )
     raise ConfigError(message)
+
+
+def _tell_uneven(plan: Plan) -> None:
+    """Name the core that divides the planes, where the last tiles see so far beyond them that it matters."""
+    even = evenly_tiled(plan)
+    if even is None:
+        return
+    saved = 1 - seen_share(plan, replanned(plan, even))
+    if saved >= _WORTH_SAYING:
+        _LOG.info(
+            "the last tiles of a row or column reach beyond the plane: %s takes as many, and %.0f %% fewer pixels go through the graph",
+            changes(plan.config, even),
+            100 * saved,
+        )
 
 
 def tiles(plan: Plan) -> int:
@@ -166,12 +182,16 @@ def changes(before: BuildConfig, after: BuildConfig) -> str:
     for name in BuildConfig.model_fields:
         value = getattr(after, name)
         if value is not None and value != getattr(before, name):
-            said = (
-                "x".join(map(str, value))
-                if name == "size"
-                else f"{value:g}"
-                if isinstance(value, float)
-                else str(value)
-            )
-            found.append(f"--{name.replace('_', '-')} {said}")
+            found.append(f"--{name.replace('_', '-')} {_typed(value)}")
     return " ".join(found)
+
+
+def _typed(value: object) -> str:
+    """A value as a flag takes it."""
+    match value:
+        case (int(width), int(height)):
+            return f"{width}x{height}"
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)

@@ -12,6 +12,7 @@ from edge_runtime.layout import make_plan as make_tile_plan
 from edge_runtime.preflight.budget import Budget
 from edge_runtime.preflight.trial import Trial
 from trainer.config import DEFAULT_SIZE, BuildConfig
+from trainer.geometry import even_core
 from trainer.plan import Plan, replanned
 
 CHEAPEST = "patchcore"  # whose graph is a backbone and one search
@@ -30,6 +31,9 @@ def candidates(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[Buil
     """
     late = found is not None and budget.deadline_ms is not None and found.latency_ms > budget.deadline_ms
     if plan.config.tile is not None:
+        even = evenly_tiled(plan)
+        if even is not None:
+            yield even
         yield from (_larger_tiles if late else _smaller_tiles)(plan, budget, found)
     if late or plan.config.tile is None:
         yield from _smaller_pictures(plan, budget, found)
@@ -37,19 +41,34 @@ def candidates(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[Buil
         yield plan.config.model_copy(update={"method": CHEAPEST})
 
 
+def evenly_tiled(plan: Plan) -> BuildConfig | None:
+    """As many tiles, none larger than it must be to cover the planes; None where they are so, or would see less than their halo."""
+    planes = [region.plane.size for region in plan.recipe.geometry.regions]
+    tiling = plan.recipe.tiling
+    core = even_core(planes, tiling.core.size, plan.features.input_stride)
+    if plan.config.tile is None or core == tiling.core.size or min(core) < tiling.halo:
+        return None
+    return plan.config.model_copy(update={"tile": tuple(core)})
+
+
+def seen_share(plan: Plan, other: Plan) -> float:
+    """How many pixels go through another plan's graph for one frame, as a share of those that go through this one's."""
+    return _seen_px(other) / _seen_px(plan)
+
+
 def modelled_ms(plan: Plan, found: Trial, other: Plan) -> float:
     """What another plan of the same method would take, by the pixels that it looks at."""
     rest = max(0.0, found.latency_ms - found.batches * found.batch_ms)
-    graph, all_else = (_seen_px(other) / _seen_px(plan), _plane_px(other) / _plane_px(plan))
+    graph, all_else = seen_share(plan, other), _plane_px(other) / _plane_px(plan)
     return found.batches * found.batch_ms * graph + rest * all_else
 
 
 def _larger_tiles(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[BuildConfig]:
     """The smallest that lose so little to halos that the model says yes."""
     side = max(max(region.plane.size) for region in plan.recipe.geometry.regions)
-    core = plan.config.tile or side
-    for times in range(2, math.ceil(side / core) + 1):
-        config = plan.config.model_copy(update={"tile": times * core})
+    width, height = plan.config.tile or (side, side)
+    for times in range(2, math.ceil(side / min(width, height)) + 1):
+        config = plan.config.model_copy(update={"tile": (times * width, times * height)})
         if _fits(plan, budget, found, config):
             yield config
             return
@@ -59,11 +78,11 @@ def _smaller_tiles(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[
     """A half and a quarter, for memory."""
     stride = plan.features.input_stride
     for part in (2, 4):
-        core = (plan.config.tile or 0) // part // stride * stride
+        core = tuple(side // part // stride * stride for side in plan.config.tile or (0, 0))
         config = plan.config.model_copy(update={"tile": core})
         if not plan.halo_given and not has_seams(plan):  # the one tile needed none: these do
             config = config.model_copy(update={"halo": None})
-        if core and (found is None or budget.deadline_ms is None or _fits(plan, budget, found, config)):
+        if min(core) and (found is None or budget.deadline_ms is None or _fits(plan, budget, found, config)):
             yield config
 
 

@@ -110,7 +110,7 @@ def test_calibrated_for_frames_of_another_size_it_inspects_those_and_no_others(
 
 
 def test_the_study_of_growing_frames_lays_the_model_on_each_and_times_its_stages(bundle: Path, tmp_path: Path) -> None:
-    study = Study(bundle=bundle, folder=tmp_path, megapixels=(0.05, 0.2), runs=1)
+    study = Study(bundle=bundle, folder=tmp_path, megapixels=(0.05, 0.2), runs=1, tile=512, flags=())
 
     head, _, *rows = bench_frames(study)
 
@@ -126,3 +126,12 @@ def test_the_study_of_growing_frames_lays_the_model_on_each_and_times_its_stages
         assert float(row["ms a tile"]) == pytest.approx(total / tiles, abs=1)
         assert float(row["process, MB"]) >= float(row["beyond frame and map, MB"]) > 0
     assert Inspector.open(tmp_path / "520x384.takt").scorer.recipe.geometry.frame.size == (520, 384)
+
+
+def test_the_study_of_growing_frames_builds_for_each_in_tiles_that_divide_it(tmp_path: Path) -> None:
+    study = Study(bundle=None, folder=tmp_path, megapixels=(0.05,), runs=1, tile=160, flags=("--backbone", "gabor"))
+
+    _, _, row = bench_frames(study)
+
+    assert [cell.strip() for cell in row.strip("|").split("|")][:4] == ["0.05", "256x192", "4", "128x96"]
+    assert Inspector.open(tmp_path / "256x192.takt").scorer.recipe.tiling.core.size == (128, 96)

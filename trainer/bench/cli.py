@@ -121,10 +121,19 @@ def _add_defects(defects: Parser) -> None:
 
 def _add_frames(frames: Parser) -> None:
     frames.set_defaults(measure=_frames)
-    frames.add_argument("bundle", type=Path, help="built with --tile; its model is laid on every frame")
+    frames.add_argument(
+        "bundle",
+        type=Path,
+        nargs="?",
+        help="built with --tile; its model is laid on every frame (default: PatchCore is built for each, in tiles that divide it)",
+    )
     frames.add_argument("--out", type=Path, required=True, metavar="DIR", help="frames and bundles")
     frames.add_argument("--megapixels", type=_megapixels, default=(1, 2, 4, 8, 12, 24), metavar="N,N")
     frames.add_argument("--runs", type=positive, default=3, metavar="N", help="inspections of each size (default 3)")
+    frames.add_argument(
+        "--tile", type=positive, default=512, metavar="N", help="largest core of what is built (default 512)"
+    )
+    frames.add_argument("--with", dest="flags", default="", metavar="FLAGS", help="more flags of `takt fit`")
 
 
 def _add_preflight(preflight: Parser) -> None:
@@ -247,7 +256,12 @@ def _frames(options: Namespace) -> Iterator[str]:
     from trainer.bench.frames import Study, bench_frames  # noqa: PLC0415
 
     study = Study(
-        bundle=options.bundle, folder=folder(str(options.out)), megapixels=options.megapixels, runs=options.runs
+        bundle=options.bundle,
+        folder=folder(str(options.out)),
+        megapixels=options.megapixels,
+        runs=options.runs,
+        tile=options.tile,
+        flags=tuple(shlex.split(options.flags)),
     )
     return bench_frames(study)
 

@@ -6,6 +6,7 @@ import pytest
 
 from edge_runtime.engines import Precision
 from edge_runtime.errors import ConfigError
+from trainer.cli import config_of
 from trainer.config import BuildConfig, RegionConfig, make_config
 from trainer.data.augment import Augmentation
 
@@ -33,6 +34,27 @@ def test_a_flag_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path)
     assert (config.method, config.seed, config.size, config.coreset) == ("padim", 7, (64, 32), 0.5)
     assert config.layers == ("layer1",)
     assert config.precision == (Precision.F32, Precision.BF16)
+
+
+@pytest.mark.parametrize(
+    ("tile", "core"), [("64", (64, 64)), ("[48, 64]", (48, 64)), ("64x48", (64, 48)), ("64X48", (64, 48))]
+)
+def test_a_tile_has_one_side_or_two_in_the_file_and_as_a_flag(tmp_path: Path, tile: str, core: tuple[int, int]) -> None:
+    if "[" not in tile:
+        assert config_of("parts", "--out", "x", "--tile", tile).tile == core
+    if "x" not in tile.lower():
+        assert make_config({}, toml(tmp_path, f"tile = {tile}")).tile == core
+
+
+def test_what_was_built_is_built_again_from_its_record() -> None:
+    config = make_config({"tile": 64, "halo": 16}, None)
+    assert make_config(config.model_dump(mode="json"), None) == config
+
+
+@pytest.mark.parametrize("tile", ["64x", "x", "64x48x3", "wide", "-64", "6.4"])
+def test_a_tile_of_another_form_is_a_fault_of_usage(tile: str) -> None:
+    with pytest.raises(ConfigError, match=r"--tile.* is not of the form N or WxH"):
+        config_of("parts", "--out", "x", f"--tile={tile}")
 
 
 def test_regions_of_the_file_find_their_masks_beside_it(tmp_path: Path) -> None:
@@ -110,6 +132,16 @@ def test_a_fault_in_the_file_is_named_with_its_place(tmp_path: Path, text: str, 
     ("flags", "said"),
     [
         ({"size": [64, 64], "tile": 64}, "--size scales the region to one input and --tile"),
+        (
+            {"augment": ["turn"], "tile": [64, 32]},
+            "--augment turn takes square inputs, --tile is 64x32: .* give --tile N",
+        ),
+        ({"augment": ["turn"], "size": [64, 32]}, "--augment turn takes square inputs, --size is 64x32"),
+        ({"tile": [64]}, "tile"),
+        ({"tile": [64, 0]}, "tile.1: Input should be greater than or equal to 1"),
+        ({"tile": [64, 1.5]}, "tile.1: Input should be a valid integer"),
+        ({"tile": "64"}, r"tile: a tile is N pixels wide and high, or \[W, H\]"),
+        ({"tile": True}, r"tile: a tile is N pixels wide and high, or \[W, H\]"),
         ({"halo": 32}, "--halo and --scale belong to --tile"),
         ({"size": [64, 64], "scale": 0.5}, "--halo and --scale belong to --tile"),
         ({"region": [{"name": "a"}], "crop": [0, 0, 1, 1]}, "leave --crop and --valid-area out"),

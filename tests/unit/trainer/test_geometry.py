@@ -8,14 +8,17 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from calibration.samples import Label, Sample, Split
 from edge_runtime.bundle.recipe import CropSpec, ImageScoreRule, SizeSpec, TilingSpec
 from edge_runtime.errors import ConfigError, DataError
 from edge_runtime.imaging.frames import PixelFormat, Size, decode_png
+from edge_runtime.imaging.tiles import TilePlan
 from trainer.config import make_config
-from trainer.geometry import FrameSurvey, make_geometry, make_tiling, survey
+from trainer.geometry import FrameSurvey, even_core, make_geometry, make_tiling, survey
 
 Write = Callable[..., list[Sample]]
 FRAME = FrameSurvey(size=Size(96, 64), pixel_format=PixelFormat.MONO8, bit_depth=8)
@@ -276,3 +279,27 @@ def test_a_score_of_the_graph_refuses_tiles_with_the_reason_and_the_alternatives
 @pytest.mark.parametrize("flags", [{"size": [32, 32], "region": [{"name": "a"}, {"name": "b"}]}, {"tile": 96}])
 def test_a_score_of_the_graph_takes_any_number_of_regions_of_one_tile_each(flags: dict[str, Any]) -> None:
     assert tiling(flags, rule=ImageScoreRule.GRAPH).batch == 1
+
+
+SIDES = st.integers(1, 3000)
+
+
+@given(
+    planes=st.lists(st.builds(Size, SIDES, SIDES), min_size=1, max_size=3),
+    cells=st.tuples(st.integers(1, 40), st.integers(1, 40)),
+    stride=st.sampled_from([4, 8, 16, 32]),
+)
+def test_the_even_core_is_the_smallest_that_cuts_every_plane_as_often(
+    planes: list[Size], cells: tuple[int, int], stride: int
+) -> None:
+    core = Size(cells[0] * stride, cells[1] * stride)
+
+    def counts(core: Size) -> list[tuple[int, int]]:
+        plans = [TilePlan(plane=plane, core=core, halo=0, stride=stride) for plane in planes]
+        return [(plan.columns, plan.rows) for plan in plans]
+
+    even = even_core(planes, core, stride)
+
+    assert counts(even) == counts(core)
+    for smaller in (Size(even.width - stride, even.height), Size(even.width, even.height - stride)):
+        assert min(smaller) == 0 or counts(smaller) != counts(core)

@@ -70,6 +70,35 @@ def test_several_tiles_are_tried_and_what_they_take_is_said(
     assert said.endswith(": an inspection takes about 111 ms and 87 MB here, with openvino")
 
 
+@pytest.mark.parametrize(("tile", "named"), [([64, 80], "48x48"), (64, "48x48"), (48, None), ([96, 64], "96x48")])
+def test_tiles_that_divide_the_frame_are_named_where_the_last_ones_reach_beyond_it(
+    planned: Callable[..., Plan],
+    machine: Modelled,
+    caplog: pytest.LogCaptureFixture,
+    tile: int | list[int],
+    named: str | None,
+) -> None:
+    logging.getLogger("takt").propagate = True
+    plan = planned(tile=tile, halo=0)
+    with caplog.at_level(logging.INFO, logger="takt"):
+        check_inspection(plan, machine)
+    said = {record.message for record in caplog.records if "reach beyond" in record.message}
+    if named is None:
+        assert not said
+        return
+    (line,) = said
+    core = named.split("x")
+    even = planned(tile=[int(core[0]), int(core[1])], halo=0)
+    assert tiles(even) == tiles(plan)
+    assert f"--tile {named} takes as many, and {100 * (1 - _seen_px(even) / _seen_px(plan)):.0f} % fewer pixels" in line
+
+
+def test_a_core_that_divides_the_frame_is_tried_first(planned: Callable[..., Plan], machine: Modelled) -> None:
+    said = refused(planned(tile=64, halo=32, deadline_ms=60), machine)
+    assert "the nearest setting that fits: --tile 48x48 (predicted 50.2 ms" in said
+    assert machine.tried[1].tile == (48, 48)
+
+
 def refused(plan: Plan, machine: Modelled) -> str:
     with pytest.raises(ConfigError) as caught:
         check_inspection(plan, machine)
@@ -81,7 +110,7 @@ def test_larger_tiles_are_named_first_where_halos_are_what_takes_long(
 ) -> None:
     said = refused(planned(**TILED, deadline_ms=100), machine)
     assert "an inspection takes 111 ms, --deadline-ms is 100 (predicted, with openvino on this machine)" in said
-    assert "the nearest setting that fits: --tile 64 (predicted 65.5 ms and 116 MB)" in said
+    assert "the nearest setting that fits: --tile 64x64 (predicted 65.5 ms and 116 MB)" in said
 
 
 def test_the_scale_that_fits_is_computed_where_no_tiles_do(planned: Callable[..., Plan], machine: Modelled) -> None:
@@ -100,7 +129,9 @@ def test_a_smaller_input_is_named_where_a_frame_is_one_tile(planned: Callable[..
 def test_smaller_tiles_are_named_where_memory_does_not_fit(planned: Callable[..., Plan], machine: Modelled) -> None:
     said = refused(planned(tile=64, halo=0, memory_mb=60), machine)
     assert "takes 66 MB, --memory-mb is 60" in said
-    assert "the nearest setting that fits: --tile 32 (predicted 12.3 ms and 54 MB)" in said
+    assert "the nearest setting that fits: --tile 48x48 (predicted 9.23 ms and 59 MB)" in said
+    said = refused(planned(tile=64, halo=0, memory_mb=55), machine)
+    assert "the nearest setting that fits: --tile 32x32 (predicted 12.3 ms and 54 MB)" in said
 
 
 def test_the_cheapest_method_is_named_where_pixels_do_not_help(
@@ -113,7 +144,7 @@ def test_the_cheapest_method_is_named_where_pixels_do_not_help(
 
 def test_where_nothing_fits_it_is_said_what_was_tried(planned: Callable[..., Plan], machine: Modelled) -> None:
     said = refused(planned(tile=64, halo=0, memory_mb=10), machine)
-    assert "nothing near fits, tried: --tile 32" in said
+    assert "nothing near fits, tried: --tile 48x48; --tile 32x32" in said
     assert "raise the budget" in said
 
 
@@ -150,7 +181,7 @@ def test_smaller_tiles_get_a_halo_where_the_one_tile_needed_none(
 ) -> None:
     said = refused(planned(tile=96, memory_mb=55), machine)
     first, smaller = machine.tried[:2]
-    assert (first.tile, first.halo) == (96, 0)
-    assert smaller.tile == 48
+    assert (first.tile, first.halo) == ((96, 96), 0)
+    assert smaller.tile == (48, 48)
     assert smaller.halo
     assert "--halo" not in said

@@ -4,7 +4,7 @@ from edge_runtime.bundle.manifest import ArtefactSpec, Manifest
 from edge_runtime.bundle.recipe import CropSpec, GraphRole, RegionSpec, SizeSpec
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Size
-from edge_runtime.layout import make_plan
+from edge_runtime.layout import tile_plan
 
 
 def on_frames_of(manifest: Manifest, frame: Size) -> Manifest:
@@ -18,7 +18,7 @@ def on_frames_of(manifest: Manifest, frame: Size) -> Manifest:
     if tiling.position_bound:
         message = f"--frame: {manifest.provenance.method} keeps statistics for every place of {region.crop.size}: build it from frames of {frame}"
         raise ConfigError(message)
-    if make_plan(manifest, region).count == 1:  # it has no halo: tiles of a larger frame would not meet
+    if tile_plan(manifest, region).count == 1:  # it has no halo: tiles of a larger frame would not meet
         message = (
             f"--frame: the bundle sees a frame of {region.crop.size} as one input of {tiling.core.size}: build with a --tile that "
             f"cuts it into several, or from frames of {frame}"

@@ -57,7 +57,7 @@ def lay_out(
         ConfigError: it does not fit the frame, or its tiles do not fit the grid.
     """
     made = make_region(spec, recipe.geometry.frame.size, valid_areas)
-    plan, tiling, sigma = make_plan(recipe, spec), recipe.tiling, recipe.map_policy.sigma
+    plan, tiling, sigma = tile_plan(recipe, spec), recipe.tiling, recipe.map_policy.sigma
     valid_grid, shown = made.valid_on_grid(plan.stride), made.shown_on_plane()
     tiles, skipped = tuple(range(plan.count)), None
     if shown is not None and valid_grid is not None:
@@ -96,7 +96,7 @@ def make_region(spec: RegionSpec, frame: Size, valid_areas: Mapping[str, NDArray
     return region(name=spec.name, crop=crop, plane=spec.plane.size, frame=frame, polygon=spec.polygon, valid_area=mask)
 
 
-def make_plan(recipe: Recipe, spec: RegionSpec) -> TilePlan:
+def tile_plan(recipe: Recipe, spec: RegionSpec) -> TilePlan:
     """The tile plan of one region."""
     tiling = recipe.tiling
     return TilePlan(plane=spec.plane.size, core=tiling.core.size, halo=tiling.halo, stride=tiling.stride)

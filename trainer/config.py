@@ -25,8 +25,19 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[int, Field(ge=1)]
 
 
+def as_typed(value: object) -> str:
+    """A setting as its flag takes it."""
+    match value:
+        case (int(width), int(height)):
+            return f"{width}x{height}"
+        case float():
+            return f"{value:g}"
+        case _:
+            return str(value)
+
+
 def _sides(tile: object) -> object:
-    if isinstance(tile, int) and not isinstance(tile, bool):
+    if isinstance(tile, int) and not isinstance(tile, bool) and tile > 0:
         return (tile, tile)
     if isinstance(tile, (list, tuple)):
         return tuple(tile)

@@ -12,7 +12,7 @@ from edge_runtime.errors import ConfigError, DataError
 from trainer.backbones import Features
 from trainer.history import History
 from trainer.models.method import FitData, FitSettings, Method, TrainingTiles
-from trainer.needs import Smaller
+from trainer.needs import SQUASHED, Smaller
 from trainer.processes import Processes
 
 MAX_BATCH = 64  # tiles, of `--batch auto`
@@ -28,7 +28,7 @@ def free_bytes(device: torch.device, processes: Processes) -> float:
 
 
 def check_memory(
-    method: Method, features: Features, data: FitData, settings: FitSettings, *, smaller: Smaller | None = None
+    method: Method, features: Features, data: FitData, settings: FitSettings, *, smaller: Smaller = SQUASHED
 ) -> int:
     """Memory that a fit will take, in bytes, by the method's prediction; one that would not fit is refused.
 
@@ -38,10 +38,10 @@ def check_memory(
     needed = method.predict_bytes(features, data, settings)
     free = free_bytes(features.mean.device, settings.processes)
     if needed > free:
-        fits = "" if smaller is None else smaller.advice(lambda d: method.predict_bytes(features, d, settings), free)
+        fits = smaller.advice(lambda d: method.predict_bytes(features, d, settings), free)
         message = (
             f"--method {method.name} needs {needed / 2**30:.1f} GiB for this fit, {free / _MEMORY_SHARE / 2**30:.1f} GiB are free: "
-            f"{fits}lower --size or --batch, take fewer --layers, lower --fit-memory, or use another method"
+            f"{fits}lower {smaller.side} or --batch, take fewer --layers, lower --fit-memory, or use another method"
         )
         raise ConfigError(message)
     return needed

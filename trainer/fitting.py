@@ -17,7 +17,7 @@ from edge_runtime.bundle.store import check_writable
 from edge_runtime.engines import EngineName
 from edge_runtime.errors import ConfigError
 from trainer.checkpoint import batch_of
-from trainer.config import AUTO, BuildConfig
+from trainer.config import AUTO, BuildConfig, as_typed
 from trainer.data.textures import find_pictures
 from trainer.devices import check_memory, largest_batch
 from trainer.drafting import Fitted, write_draft
@@ -27,7 +27,7 @@ from trainer.needs import check_graph, told
 from trainer.plan import Plan, check_flags, make_plan, valid_areas
 from trainer.preflight import Preflight, check_inspection
 from trainer.processes import Processes
-from trainer.shares import Source, fit_data, lay_out, share_out, smaller_scales
+from trainer.shares import Source, fit_data, lay_out, share_out, smaller_settings
 
 _LOG = logging.getLogger("takt")
 
@@ -81,7 +81,7 @@ def fit(
         textures=None if config.textures is None else Path(config.textures),
         processes=processes,
     )
-    smaller = smaller_scales(plan, areas)
+    smaller = smaller_settings(plan, areas)
     graphs = 2 if config.frame_graph else 1
     single = share_out(plan, source, 1)  # before a batch is tried out
     graph = check_graph(plan.method, plan.features, single, settings, graphs=graphs, smaller=smaller)
@@ -132,7 +132,7 @@ def _identity(plan: Plan) -> dict[str, str]:
     return {
         "method": plan.method.name,
         "weights' digest": str(origin.digest or origin.source),
-        **{f"--{name.replace('_', '-')}": str(value) for name, value in said.items()},
+        **{f"--{name.replace('_', '-')}": as_typed(value) for name, value in said.items()},
         "pictures": hashlib.sha256(listed.encode()).hexdigest()[:16],
         "foreground mask": "none" if mask is None else hashlib.sha256(mask.tobytes()).hexdigest()[:16],
     }

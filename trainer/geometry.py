@@ -166,22 +166,23 @@ def make_tiling(
     )
 
 
-def even_core(planes: Sequence[Size], core: Size, input_stride: int) -> Size:
+def even_core(planes: Sequence[Size], core: Size, input_stride: int, *, square: bool = False) -> Size:
     """The smallest core that cuts each plane into as many rows and columns: the last ones reach beyond it as little as can be.
 
     Args:
         planes: of the regions, in pixels.
         core: in multiples of the stride.
         input_stride: what a core must be a multiple of.
+        square: the smallest of those that are as wide as high.
     """
 
     def side(lengths: Sequence[int], most: int) -> int:
         longest = max(-(-length // -(-length // most)) for length in lengths)
         return -(-longest // input_stride) * input_stride
 
-    return Size(
-        side([plane.width for plane in planes], core.width), side([plane.height for plane in planes], core.height)
-    )
+    width = side([plane.width for plane in planes], core.width)
+    height = side([plane.height for plane in planes], core.height)
+    return Size(max(width, height), max(width, height)) if square else Size(width, height)
 
 
 def _check_reach(config: BuildConfig, longest: int) -> None:

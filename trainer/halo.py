@@ -5,7 +5,7 @@ tiles and over tiles moved by a cell, as a share of the map's range. Up to `EXAC
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,7 +19,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Pixels, Size, read_image
 from edge_runtime.imaging.geometry import Crop, Region
 from edge_runtime.imaging.tiles import TilePlan
-from edge_runtime.layout import make_plan
+from edge_runtime.layout import tile_plan
 from trainer.backbones import Features
 from trainer.models.method import Method
 
@@ -108,9 +108,19 @@ def looked_at(core: Size, input_stride: int) -> Size:
     return Size(min(core.width, side), min(core.height, side))
 
 
-def candidates(core: Size, input_stride: int) -> list[int]:
-    """Halos that may be chosen: multiples of the stride up to the core's shorter side, beyond which a tile is mostly halo."""
-    return list(range(0, min(*core, LARGEST) + 1, input_stride))
+def candidates(core: Size, input_stride: int, planes: Iterable[Size]) -> list[int]:
+    """Halos that may be chosen: multiples of the stride up to the core's shorter side, beyond which a tile is mostly halo.
+
+    A side along which no plane takes a second tile has no seam, and does not count.
+    """
+    longest = [max(lengths) for lengths in zip(*planes, strict=True)]  # width, height
+    seams = [side for side, length in zip(core, longest, strict=True) if length > side]
+    return list(range(0, min([*seams, LARGEST]) + 1, input_stride))
+
+
+def planes_of(geometry: GeometrySpec) -> list[Size]:
+    """The sizes of all regions' planes."""
+    return [region.plane.size for region in geometry.regions]
 
 
 def reach_of(halos: Sequence[int], input_stride: int) -> int:
@@ -202,7 +212,7 @@ class HaloChoice:
 
     def default(self, core: Size) -> int:
         """The smallest exact one; where none up to the core's side is, that side, which is approximate."""
-        halos = candidates(core, self.features.input_stride)
+        halos = candidates(core, self.features.input_stride, planes_of(self.geometry))
         found = smallest_exact(self._error(core, halos), halos)
         if found is None:
             _LOG.info("no halo up to %d px is exact for these features: taking %d", halos[-1], halos[-1])
@@ -217,13 +227,11 @@ class HaloChoice:
             ConfigError: the halo is not exact, by what is known before the fit.
         """
         core = tiling.core.size
-        halos = sorted({*candidates(core, self.features.input_stride), tiling.halo})
+        halos = sorted({*candidates(core, self.features.input_stride, planes_of(self.geometry)), tiling.halo})
         error = self._error(core, halos)
         if error(tiling.halo) > EXACT:
             exact = smallest_exact(error, halos)
-            better = (
-                f"--halo {exact} is" if exact is not None else f"none up to {halos[-1]} is, with --tile {core.width}"
-            )
+            better = f"--halo {exact} is" if exact is not None else f"none up to {halos[-1]} is, with --tile {core}"
             message = (
                 f"--frame-graph: tiles and whole frames share thresholds only where the halo is exact; at {tiling.halo} px they "
                 f"would differ by {error(tiling.halo):.2g} of the map's range, {EXACT:g} is allowed: {better}"
@@ -256,10 +264,10 @@ def with_seam(
         device: where the module is.
     """
     tiling = recipe.tiling
-    if all(make_plan(recipe, region).count == 1 for region in recipe.geometry.regions):
+    if all(tile_plan(recipe, region).count == 1 for region in recipe.geometry.regions):
         return recipe
     core = tiling.core.size
-    halos = sorted({*candidates(core, input_stride), tiling.halo})
+    halos = sorted({*candidates(core, input_stride, planes_of(recipe.geometry)), tiling.halo})
     taken = probe(
         recipe.geometry,
         paths,

@@ -1,6 +1,6 @@
 """Owns what is known before a fit begins of what will come of it: how large graph and bundle will be, and whether one holds it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from edge_runtime.errors import ConfigError
@@ -19,17 +19,17 @@ _SMALLER = {
 
 @dataclass(frozen=True, slots=True)
 class Smaller:
-    """The same fit at a smaller scale, to name one that fits."""
+    """How the same fit may be made smaller: what a refusal names."""
 
-    scale: float
-    data: Callable[[float], FitData]  # the tiles at a share of that scale
+    side: str  # the flag that makes what the graph sees smaller
+    ways: Callable[[], Iterable[tuple[str, FitData]]] = tuple  # flags and what they lead to, the nearest first
 
     def advice(self, size: Callable[[FitData], int], limit: float) -> str:
-        """The largest scale, in steps of 5 % of the present one, at which a size is within a limit."""
-        for step in range(19, 0, -1):
-            if size(self.data(step / 20)) <= limit:
-                return f"--scale {self.scale * step / 20:.3g} would fit; else "
-        return ""
+        """The first way at which a size is within a limit."""
+        return next((f"{flags} would fit; else " for flags, data in self.ways() if size(data) <= limit), "")
+
+
+SQUASHED = Smaller("--size")
 
 
 def check_graph(
@@ -39,7 +39,7 @@ def check_graph(
     settings: FitSettings,
     *,
     graphs: int = 1,
-    smaller: Smaller | None = None,
+    smaller: Smaller = SQUASHED,
 ) -> int:
     """What one graph's weights and constants will take, in bytes; one that no bundle can hold is refused.
 
@@ -49,7 +49,7 @@ def check_graph(
         data: the shares.
         settings: of the fit.
         graphs: 2 where there will be a frame graph, which holds the same once more.
-        smaller: to name a scale that fits, where the scale decides.
+        smaller: to name what fits.
 
     Raises:
         ConfigError: it is larger than a bundle holds, or the tiles are not what the method takes.
@@ -60,19 +60,15 @@ def check_graph(
 
     size, limit = held(data), MAX_GRAPH_BYTES // graphs
     if size > limit:
-        fits = "" if smaller is None else smaller.advice(held, limit)
+        fits = smaller.advice(held, limit)
         own = "".join(f", {advice}" for flag, advice in _SMALLER.items() if flag in method.settings)
         message = (
             f"--method {method.name}: the graph of this fit would take {size / 1e9:.2f} GB, a bundle holds graphs of "
-            f"{limit / 1e9:.2f} GB{' where there are two' if graphs > 1 else ''}: {fits}take a smaller {_side(smaller)}, "
+            f"{limit / 1e9:.2f} GB{' where there are two' if graphs > 1 else ''}: {fits}take a smaller {smaller.side}, "
             f"fewer images (--limit){own}, or another --method"
         )
         raise ConfigError(message)
     return size
-
-
-def _side(smaller: Smaller | None) -> str:
-    return "--size" if smaller is None else "--scale"
 
 
 def told(method: Method, *, memory: int, graph: int, graphs: int = 1) -> str:

@@ -60,6 +60,16 @@ class Plan:
     leads: bool  # whether this process is the one that shows and writes
     halo_given: bool  # and not measured
 
+    def check_frame_graph(self) -> None:
+        """Refuse a frame graph that could not share thresholds with the tiles, before hours are spent.
+
+        Raises:
+            ConfigError: there is to be one, and the halo is not exact.
+        """
+        if self.config.frame_graph:
+            choice = _halo_choice(self.method, self.features, self.recipe.geometry, self.splits)
+            choice.require_exact(self.recipe.tiling)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Seen:
@@ -160,8 +170,7 @@ def make_plan(config: BuildConfig, root: Path, processes: Processes) -> Plan:
         leads=processes.leads,
     )
     plan = _laid_out(config, seen, None)
-    if config.frame_graph:
-        _halo_choice(plan.method, plan.features, plan.recipe.geometry, splits).require_exact(plan.recipe.tiling)
+    plan.check_frame_graph()
     return plan
 
 

@@ -14,11 +14,11 @@ from edge_runtime.bundle.archive import write_archive
 from edge_runtime.bundle.recipe import ImageScoreRule
 from edge_runtime.engines import EngineName, Precision
 from edge_runtime.errors import ConfigError, DataError
-from edge_runtime.layout import make_plan as make_tile_plan
+from edge_runtime.layout import tile_plan
 from edge_runtime.preflight.budget import Budget, Cost
 from edge_runtime.preflight.child import trial
 from edge_runtime.preflight.trial import Trial, TrialOrder
-from trainer.config import BuildConfig
+from trainer.config import BuildConfig, as_typed
 from trainer.export import to_onnx
 from trainer.models.method import FitData, FitSettings
 from trainer.needs import check_graph
@@ -130,14 +130,14 @@ def _tell_uneven(plan: Plan) -> None:
     if saved >= _WORTH_SAYING:
         _LOG.info(
             "the last tiles of a row or column reach beyond the plane: %s takes as many, and %.0f %% fewer pixels go through the graph",
-            changes(plan.config, even),
+            _flags(plan, even),
             100 * saved,
         )
 
 
 def tiles(plan: Plan) -> int:
     """Of all regions."""
-    return sum(make_tile_plan(plan.recipe, region).count for region in plan.recipe.geometry.regions)
+    return sum(tile_plan(plan.recipe, region).count for region in plan.recipe.geometry.regions)
 
 
 def seen(plan: Plan) -> str:
@@ -157,19 +157,25 @@ def _nearest(plan: Plan, preflight: Preflight, budget: Budget, found: Trial | No
     """The first of the candidates that is predicted to fit, as a sentence; each one is tried."""
     tried = []
     for config in candidates(plan, budget, found):
-        changed = changes(plan.config, config)
-        if config.halo is not None and not plan.halo_given and has_seams(plan):  # else another one would be measured
-            changed += f" --halo {config.halo}"
+        changed = _flags(plan, config)
         _LOG.info("does not fit; trying %s", changed)
         tried.append(changed)
         try:
-            cost = _cost(preflight.foresee(replanned(plan, config)))
+            other = replanned(plan, config)
+            other.check_frame_graph()
+            cost = _cost(preflight.foresee(other))
         except (ConfigError, DataError):
             continue  # what the method cannot do, or leaves it no tile, is no setting to name
         if cost is not None and not budget.excesses(cost):
             return f"the nearest setting that fits: {changed} (predicted {cost})"
     looked = f"nothing near fits, tried: {'; '.join(tried)}" if tried else "no smaller setting is left to try"
     return f"{looked}: raise the budget, or take another --method"
+
+
+def _flags(plan: Plan, config: BuildConfig) -> str:
+    """What is to be typed to get from a plan to another configuration; its halo, too, else another one would be measured."""
+    halo = f" --halo {config.halo}" if config.halo is not None and not plan.halo_given and has_seams(plan) else ""
+    return changes(plan.config, config) + halo
 
 
 def _cost(found: Trial | None) -> Cost | None:
@@ -182,16 +188,5 @@ def changes(before: BuildConfig, after: BuildConfig) -> str:
     for name in BuildConfig.model_fields:
         value = getattr(after, name)
         if value is not None and value != getattr(before, name):
-            found.append(f"--{name.replace('_', '-')} {_typed(value)}")
+            found.append(f"--{name.replace('_', '-')} {as_typed(value)}")
     return " ".join(found)
-
-
-def _typed(value: object) -> str:
-    """A value as a flag takes it."""
-    match value:
-        case (int(width), int(height)):
-            return f"{width}x{height}"
-        case float():
-            return f"{value:g}"
-        case _:
-            return str(value)

@@ -8,10 +8,12 @@ import math
 from collections.abc import Iterator
 
 from edge_runtime.errors import ConfigError
-from edge_runtime.layout import make_plan as make_tile_plan
+from edge_runtime.imaging.frames import Size
+from edge_runtime.layout import tile_plan
 from edge_runtime.preflight.budget import Budget
 from edge_runtime.preflight.trial import Trial
 from trainer.config import DEFAULT_SIZE, BuildConfig
+from trainer.data.augment import Augmentation
 from trainer.geometry import even_core
 from trainer.plan import Plan, replanned
 
@@ -31,9 +33,6 @@ def candidates(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[Buil
     """
     late = found is not None and budget.deadline_ms is not None and found.latency_ms > budget.deadline_ms
     if plan.config.tile is not None:
-        even = evenly_tiled(plan)
-        if even is not None:
-            yield even
         yield from (_larger_tiles if late else _smaller_tiles)(plan, budget, found)
     if late or plan.config.tile is None:
         yield from _smaller_pictures(plan, budget, found)
@@ -41,14 +40,19 @@ def candidates(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[Buil
         yield plan.config.model_copy(update={"method": CHEAPEST})
 
 
-def evenly_tiled(plan: Plan) -> BuildConfig | None:
-    """As many tiles, none larger than it must be to cover the planes; None where they are so, or would see less than their halo."""
+def evenly_tiled(plan: Plan, times: int = 1, *, part: int = 1) -> BuildConfig | None:
+    """Tiles that cover the planes with as little beyond them as can be; None where those are the plan's own.
+
+    Args:
+        plan: in tiles.
+        times: so much wider and higher than the plan's, before they are made to divide the planes.
+        part: of so many, as wide and as high as one may be at most.
+    """
     planes = [region.plane.size for region in plan.recipe.geometry.regions]
-    tiling = plan.recipe.tiling
-    core = even_core(planes, tiling.core.size, plan.features.input_stride)
-    if plan.config.tile is None or core == tiling.core.size or min(core) < tiling.halo:
-        return None
-    return plan.config.model_copy(update={"tile": tuple(core)})
+    stride, own = plan.features.input_stride, plan.recipe.tiling.core.size
+    most = Size(*(max(stride, times * side // part // stride * stride) for side in own))
+    core = even_core(planes, most, stride, square=Augmentation.TURN in plan.config.augment)
+    return None if core == own else plan.config.model_copy(update={"tile": tuple(core)})
 
 
 def seen_share(plan: Plan, other: Plan) -> float:
@@ -64,25 +68,28 @@ def modelled_ms(plan: Plan, found: Trial, other: Plan) -> float:
 
 
 def _larger_tiles(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[BuildConfig]:
-    """The smallest that lose so little to halos that the model says yes."""
-    side = max(max(region.plane.size) for region in plan.recipe.geometry.regions)
-    width, height = plan.config.tile or (side, side)
-    for times in range(2, math.ceil(side / min(width, height)) + 1):
-        config = plan.config.model_copy(update={"tile": (times * width, times * height)})
-        if _fits(plan, budget, found, config):
+    """The smallest that lose so little to halos and beyond the planes that the model says yes."""
+    core = plan.recipe.tiling.core.size
+    planes = [region.plane.size for region in plan.recipe.geometry.regions]
+    most = max(max(plane.width / core.width, plane.height / core.height) for plane in planes)
+    for times in range(1, math.ceil(most) + 1):
+        config = evenly_tiled(plan, times)
+        if config is not None and _fits(plan, budget, found, config):
             yield config
             return
 
 
 def _smaller_tiles(plan: Plan, budget: Budget, found: Trial | None) -> Iterator[BuildConfig]:
-    """A half and a quarter, for memory."""
-    stride = plan.features.input_stride
-    for part in (2, 4):
-        core = tuple(side // part // stride * stride for side in plan.config.tile or (0, 0))
-        config = plan.config.model_copy(update={"tile": core})
+    """As many, then of a half and of a quarter, for memory."""
+    given: list[BuildConfig] = []
+    for part in (1, 2, 4):
+        config = evenly_tiled(plan, part=part)
+        if config is None or config in given:
+            continue
+        given.append(config)
         if not plan.halo_given and not has_seams(plan):  # the one tile needed none: these do
             config = config.model_copy(update={"halo": None})
-        if min(core) and (found is None or budget.deadline_ms is None or _fits(plan, budget, found, config)):
+        if found is None or budget.deadline_ms is None or _fits(plan, budget, found, config):
             yield config
 
 
@@ -120,13 +127,13 @@ def _fits(plan: Plan, budget: Budget, found: Trial | None, config: BuildConfig) 
 
 def has_seams(plan: Plan) -> bool:
     """Whether a region takes several tiles."""
-    return any(make_tile_plan(plan.recipe, region).count > 1 for region in plan.recipe.geometry.regions)
+    return any(tile_plan(plan.recipe, region).count > 1 for region in plan.recipe.geometry.regions)
 
 
 def _seen_px(plan: Plan) -> int:
     """Pixels that go through the graph for one frame: whole batches of tiles with their halos."""
     batch = plan.recipe.tiling.batch
-    plans = [make_tile_plan(plan.recipe, region) for region in plan.recipe.geometry.regions]
+    plans = [tile_plan(plan.recipe, region) for region in plan.recipe.geometry.regions]
     return sum(-(-tiles.count // batch) * batch * tiles.input.width * tiles.input.height for tiles in plans)
 
 

@@ -1,7 +1,7 @@
 """Owns the shares of a fit: the tiles of a plan's fit and validation images, those that are left of them, in batches."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,13 +9,15 @@ from numpy.typing import NDArray
 
 from calibration.samples import Sample
 from edge_runtime.bundle.recipe import SizeSpec
+from trainer.config import as_typed
 from trainer.data.augment import Views
 from trainer.data.planes import Planes
 from trainer.data.selection import Selection, check_left, select
 from trainer.data.tiles import FrameTiles
 from trainer.models.method import FitData
-from trainer.needs import Smaller
-from trainer.plan import Plan, valid_areas
+from trainer.needs import SQUASHED, Smaller
+from trainer.plan import Plan, replanned, valid_areas
+from trainer.settings_that_fit import evenly_tiled
 
 _LOG = logging.getLogger("takt")
 
@@ -81,19 +83,30 @@ def fit_data(plan: Plan) -> FitData:
     return share_out(plan, lay_out(plan, valid_areas(plan.members), quiet=True), 1)
 
 
-def smaller_scales(plan: Plan, areas: dict[str, NDArray[np.bool_]]) -> Smaller | None:
-    """The tiles at a share of the scale, where their number decides on memory; None elsewhere."""
-    if not plan.recipe.tiling.position_bound or plan.config.tile is None:
-        return None
+def smaller_settings(plan: Plan, areas: dict[str, NDArray[np.bool_]]) -> Smaller:
+    """Tiles that divide the planes, then smaller scales in steps of 5 %, where the number of places decides on memory."""
+    if plan.config.tile is None:
+        return SQUASHED
+    if not plan.recipe.tiling.position_bound:
+        return Smaller("--scale")
 
-    def data(share: float) -> FitData:
-        geometry = plan.recipe.geometry
-        regions = []
-        for region in geometry.regions:
-            width, height = (max(1, round(share * side)) for side in region.plane.size)
-            regions.append(region.model_copy(update={"plane": SizeSpec(width=width, height=height)}))
-        geometry = geometry.model_copy(update={"regions": tuple(regions)})
-        scaled = replace(plan, recipe=plan.recipe.model_copy(update={"geometry": geometry}))
-        return share_out(scaled, lay_out(scaled, areas, quiet=True), 1)
+    def ways() -> Iterator[tuple[str, FitData]]:
+        even = evenly_tiled(plan)
+        if even is not None and even.tile is not None:
+            yield f"--tile {as_typed(even.tile)} --halo {even.halo}", fit_data(replanned(plan, even))
+        for step in range(19, 0, -1):
+            yield f"--scale {(plan.config.scale or 1.0) * step / 20:.3g}", _scaled(plan, areas, step / 20)
 
-    return Smaller(scale=plan.config.scale or 1.0, data=data)
+    return Smaller("--scale", ways)
+
+
+def _scaled(plan: Plan, areas: dict[str, NDArray[np.bool_]], share: float) -> FitData:
+    """The tiles at a share of the scale."""
+    geometry = plan.recipe.geometry
+    regions = []
+    for region in geometry.regions:
+        width, height = (max(1, round(share * side)) for side in region.plane.size)
+        regions.append(region.model_copy(update={"plane": SizeSpec(width=width, height=height)}))
+    geometry = geometry.model_copy(update={"regions": tuple(regions)})
+    scaled = replace(plan, recipe=plan.recipe.model_copy(update={"geometry": geometry}))
+    return share_out(scaled, lay_out(scaled, areas, quiet=True), 1)

@@ -10,7 +10,7 @@ from calibration.samples import Label
 from edge_runtime.bundle.recipe import Recipe
 from edge_runtime.decision import Verdict
 from edge_runtime.inspector import Inspector
-from edge_runtime.layout import make_plan
+from edge_runtime.layout import tile_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def headline(evaluation: Evaluation, inspector: Inspector) -> tuple[Fact, ...]:
 def _tiles(recipe: Recipe) -> tuple[Fact, ...]:
     """How planes are cut, where they are."""
     tiling = recipe.tiling
-    count_of = max(make_plan(recipe, region).count for region in recipe.geometry.regions)
+    count_of = max(tile_plan(recipe, region).count for region in recipe.geometry.regions)
     if count_of == 1:
         return ()
     seams = f"halo {tiling.halo} px, {tiling.halo_kind}: seam error {tiling.seam_error:.1g} of the map's range"

@@ -30,7 +30,7 @@ from edge_runtime.engines import Engine, TileGraph, open_engine
 from edge_runtime.errors import BundleError, ConfigError, DataError, ManifestError, SignatureError
 from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Size, decode_png
-from edge_runtime.layout import make_plan
+from edge_runtime.layout import tile_plan
 from edge_runtime.scorer import Scorer
 
 
@@ -178,7 +178,7 @@ def read_backgrounds(archive: Archive, recipe: Recipe) -> dict[str, Background]:
     for region in recipe.geometry.regions:
         member = spec.members[region.name]
         values = array_from(archive.read(member), member)
-        grid = make_plan(recipe, region).grid
+        grid = tile_plan(recipe, region).grid
         whole = values.shape == (2, grid.height, grid.width) and bool(np.isfinite(values).all())
         if not whole or not bool((values[1] > 0).all()):
             message = (

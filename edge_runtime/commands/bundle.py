@@ -14,7 +14,7 @@ from edge_runtime.bundle.training import TrainingRecord, read_training
 from edge_runtime.cli import write_json
 from edge_runtime.commands.arguments import Parser, write_bytes
 from edge_runtime.errors import ConfigError
-from edge_runtime.layout import make_plan
+from edge_runtime.layout import tile_plan
 
 
 def bundle(arguments: Sequence[str]) -> int:
@@ -96,7 +96,7 @@ def _region_words(region: RegionSpec) -> str:
 def _seam(manifest: Manifest) -> str:
     """How far tiles and the whole plane agree; nothing where no tile meets another."""
     tiling = manifest.tiling
-    plans = [make_plan(manifest, region).count for region in manifest.geometry.regions]
+    plans = [tile_plan(manifest, region).count for region in manifest.geometry.regions]
     return f"; {tiling.halo_kind}, seam error {tiling.seam_error:.1g} of the map's range" if max(plans) > 1 else ""
 
 

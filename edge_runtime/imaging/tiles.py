@@ -129,12 +129,10 @@ class TilePlan:
         return slice(top, top + height), slice(left, left + width)
 
     def coverage(self) -> NDArray[np.uint8]:
-        """(plane.height, plane.width): how many cores own each pixel; 1 everywhere."""
-        covered = np.zeros((self.plane.height, self.plane.width), dtype=np.uint8)
+        """(grid.height, grid.width): into how many tiles' keeping `paste` gives each cell; 1 everywhere."""
+        covered = np.zeros((self.grid.height, self.grid.width), dtype=np.uint8)
         for tile in range(self.count):
-            top = tile // self.columns * self.core.height
-            left = tile % self.columns * self.core.width
-            covered[top : top + self.core.height, left : left + self.core.width] += 1
+            covered[self.cells(tile)] += 1
         return covered
 
     def _cells(self, tile: int) -> tuple[int, int, int, int]:

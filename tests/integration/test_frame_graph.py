@@ -19,7 +19,7 @@ from edge_runtime.decision import Verdict
 from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import PixelFormat, encode_png, read_image
 from edge_runtime.inspector import Inspector
-from edge_runtime.layout import make_plan
+from edge_runtime.layout import tile_plan
 from trainer.demo.product import write_dataset
 
 WIDTH, HEIGHT = 152, 136  # no multiples of the core, nor of the network's stride
@@ -179,7 +179,7 @@ def test_padim_keeps_statistics_for_every_tile_and_finds_paint_in_each(dataset: 
     manifest = manifest_of(out)
     assert (manifest.tiling.position_bound, manifest.tiling.batch) == (True, 1)
     inspector = Inspector.open(out)
-    plan = make_plan(manifest, manifest.geometry.regions[0])
+    plan = tile_plan(manifest, manifest.geometry.regions[0])
     for path in sorted((dataset / "test" / "good").iterdir()):
         good = read_image(path).as_format(PixelFormat.RGB8)
         assert inspector.inspect(good).verdict is Verdict.ACCEPT

@@ -13,9 +13,11 @@ from calibration.recalibration import calibrate
 from calibration.sealing import seal
 from edge_runtime.bundle.archive import Archive
 from edge_runtime.decision import Reason, Verdict
+from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Size, encode_png
 from edge_runtime.inspector import Inspector
-from edge_runtime.layout import make_plan
+from edge_runtime.layout import tile_plan
+from trainer.bench.cli import bench
 from trainer.bench.frames import Study, bench_frames
 from trainer.config import make_config
 from trainer.fitting import fit
@@ -59,7 +61,7 @@ def places() -> list[tuple[int, int]]:
 
 def test_the_plan_has_several_tiles_and_covers_every_pixel_once(inspector: Inspector) -> None:
     recipe = inspector.scorer.recipe
-    plan = make_plan(recipe, recipe.geometry.regions[0])
+    plan = tile_plan(recipe, recipe.geometry.regions[0])
 
     assert (plan.columns, plan.rows) == (6, 3)
     assert recipe.tiling.batch == 1  # inputs of 256x256
@@ -126,6 +128,11 @@ def test_the_study_of_growing_frames_lays_the_model_on_each_and_times_its_stages
         assert float(row["ms a tile"]) == pytest.approx(total / tiles, abs=1)
         assert float(row["process, MB"]) >= float(row["beyond frame and map, MB"]) > 0
     assert Inspector.open(tmp_path / "520x384.takt").scorer.recipe.geometry.frame.size == (520, 384)
+
+
+def test_settings_of_what_is_built_are_refused_where_a_bundle_is_laid(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="--tile and --with are of what is built"):
+        bench(["frames", str(bundle), "--out", str(tmp_path), "--tile", "256"])
 
 
 def test_the_study_of_growing_frames_builds_for_each_in_tiles_that_divide_it(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from edge_runtime.imaging.frames import Frame, PixelFormat, Size, read_image
 from edge_runtime.imaging.tiles import TilePlan
 from edge_runtime.scorer import Scorer
 from trainer.demo.product import render
-from trainer.halo import EXACT, smallest_exact
+from trainer.halo import EXACT, candidates, smallest_exact
 from trainer.models.method import FitData, FitSettings
 from trainer.models.patchcore import PatchCoreMethod
 from trainer.torch_engine import TorchEngine
@@ -100,3 +100,19 @@ def _freed() -> Iterator[None]:
     yield
     fitted.cache_clear()
     pictures.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("core", "planes", "widest"),
+    [
+        (Size(512, 96), [Size(4096, 96)], 256),  # one row: no seam above or below, and all that may be looked for
+        (Size(512, 96), [Size(4096, 97)], 96),
+        (Size(512, 96), [Size(4096, 96), Size(96, 200)], 96),
+        (Size(128, 512), [Size(600, 400)], 128),
+        (Size(512, 512), [Size(600, 400)], 256),
+    ],
+)
+def test_halos_are_looked_for_up_to_the_shorter_side_that_has_seams(
+    core: Size, planes: list[Size], widest: int
+) -> None:
+    assert candidates(core, 16, planes) == list(range(0, widest + 1, 16))

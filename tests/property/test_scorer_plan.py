@@ -14,7 +14,7 @@ from edge_runtime.decision import Verdict
 from edge_runtime.imaging.background import Background
 from edge_runtime.imaging.frames import Frame, PixelFormat, Size
 from edge_runtime.inspector import Inspector, Timings
-from edge_runtime.layout import make_plan
+from edge_runtime.layout import tile_plan
 from edge_runtime.scorer import Scorer
 
 many = settings(max_examples=120, deadline=None)
@@ -81,7 +81,7 @@ class Case:
 
     def backgrounds(self) -> dict[str, Background]:
         """Each place has a mean and a spread of its own."""
-        grid = make_plan(self.recipe(), self.recipe().geometry.regions[0]).grid
+        grid = tile_plan(self.recipe(), self.recipe().geometry.regions[0]).grid
         draw = np.random.default_rng(self.seed + 2)
         mean, spread = (
             draw.uniform(low, high, (grid.height, grid.width)).astype(np.float32) for low, high in ((0, 60), (0.25, 4))

@@ -13,6 +13,7 @@ from edge_runtime.errors import ConfigError
 from edge_runtime.imaging.frames import Size
 from trainer.bench.peers import SETS
 
+_FRAMES_TILE = 512  # largest core of what `frames` builds
 PEER_METHODS = ("padim", "patchcore")
 
 
@@ -131,9 +132,9 @@ def _add_frames(frames: Parser) -> None:
     frames.add_argument("--megapixels", type=_megapixels, default=(1, 2, 4, 8, 12, 24), metavar="N,N")
     frames.add_argument("--runs", type=positive, default=3, metavar="N", help="inspections of each size (default 3)")
     frames.add_argument(
-        "--tile", type=positive, default=512, metavar="N", help="largest core of what is built (default 512)"
+        "--tile", type=positive, metavar="N", help=f"largest core of what is built (default {_FRAMES_TILE})"
     )
-    frames.add_argument("--with", dest="flags", default="", metavar="FLAGS", help="more flags of `takt fit`")
+    frames.add_argument("--with", dest="flags", metavar="FLAGS", help="more flags of `takt fit`, for what is built")
 
 
 def _add_preflight(preflight: Parser) -> None:
@@ -255,13 +256,16 @@ def _defects(options: Namespace) -> Iterator[str]:
 def _frames(options: Namespace) -> Iterator[str]:
     from trainer.bench.frames import Study, bench_frames  # noqa: PLC0415
 
+    if options.bundle is not None and (options.tile is not None or options.flags is not None):
+        message = f"takt bench frames: --tile and --with are of what is built, and {options.bundle} is: leave them out"
+        raise ConfigError(message)
     study = Study(
         bundle=options.bundle,
         folder=folder(str(options.out)),
         megapixels=options.megapixels,
         runs=options.runs,
-        tile=options.tile,
-        flags=tuple(shlex.split(options.flags)),
+        tile=options.tile or _FRAMES_TILE,
+        flags=tuple(shlex.split(options.flags or "")),
     )
     return bench_frames(study)
 

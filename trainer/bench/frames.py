@@ -14,10 +14,11 @@ from edge_runtime.bundle.store import read_manifest
 from edge_runtime.commands.arguments import write_bytes
 from edge_runtime.imaging.frames import PixelFormat, Size, encode_png
 from edge_runtime.imaging.tiles import TilePlan
-from edge_runtime.layout import make_plan
+from edge_runtime.layout import tile_plan
 from trainer.bench.measured import takt
 from trainer.cli import config_of
-from trainer.plan import make_plan as plan_of
+from trainer.config import as_typed
+from trainer.plan import make_plan
 from trainer.processes import Processes
 from trainer.settings_that_fit import evenly_tiled
 
@@ -35,7 +36,7 @@ class Study:
     bundle: Path | None  # tiled, to be laid on every size; None to build for each, in tiles that divide it evenly
     folder: Path  # for frames and bundles
     tile: int  # largest core of what is built
-    flags: tuple[str, ...]  # more of `takt fit`
+    flags: tuple[str, ...]  # more of `takt fit`, for what is built
     megapixels: tuple[float, ...]
     runs: int  # inspections of each size; the first, which warms up, does not count
 
@@ -98,18 +99,20 @@ def _row(study: Study, size: Size, pixel_format: PixelFormat) -> Sequence[str]:
 
 def _build_flags(study: Study, good: Path) -> list[str]:
     """Tiles that divide the frame, a memory bank of one size whatever the frame's, and thresholds from half of the frames."""
+    tile = ["--tile", str(study.tile)]
     fixed = ["--coreset", str(_BANK), "--background", "off", "--holdout", "0.5", *study.flags]
-    given = config_of(str(good), "--out", "unused", "--tile", str(study.tile), *fixed)
-    plan = plan_of(given, good, Processes())
-    width, height = (evenly_tiled(plan) or given).tile or (study.tile, study.tile)
-    return ["--tile", f"{width}x{height}", "--halo", str(plan.recipe.tiling.halo), "--policy", "quantile:1", *fixed]
+    plan = make_plan(config_of(str(good), "--out", "unused", *fixed, *tile), good, Processes())
+    even = evenly_tiled(plan)
+    if even is not None and even.tile is not None:
+        tile = ["--tile", as_typed(even.tile)]
+    return [*fixed, *tile, "--halo", str(plan.recipe.tiling.halo), "--policy", "quantile:1"]
 
 
 def _tile_plan(bundle: Path) -> TilePlan:
     """Of the only region: time goes with its tiles, and the last of a row and of a column may reach beyond the frame."""
     with Archive(bundle) as archive:
         manifest = read_manifest(archive)
-    return make_plan(manifest, manifest.geometry.regions[0])
+    return tile_plan(manifest, manifest.geometry.regions[0])
 
 
 def _pixels(size: Size, pixel_format: PixelFormat, seed: int) -> np.ndarray[Any, np.dtype[Any]]:

@@ -14,7 +14,7 @@ from edge_runtime.errors import DataError
 from edge_runtime.imaging.frames import Pixels, read_image
 from edge_runtime.imaging.geometry import Region
 from edge_runtime.imaging.tiles import TilePlan
-from edge_runtime.layout import make_plan, make_region
+from edge_runtime.layout import make_region, tile_plan
 from trainer.data.plane_cache import PlaneCache
 
 _MEMORY_BYTES = 1 << 30  # of planes that are trained on again and again
@@ -38,7 +38,7 @@ class Planes:
         self.recipe = recipe
         frame = recipe.geometry.frame.size
         self.regions: tuple[tuple[Region, TilePlan], ...] = tuple(
-            (make_region(spec, frame, valid_areas), make_plan(recipe, spec)) for spec in recipe.geometry.regions
+            (make_region(spec, frame, valid_areas), tile_plan(recipe, spec)) for spec in recipe.geometry.regions
         )
         self._cache = cache
         self._held: dict[str, tuple[Pixels, ...]] = {}  # by digest, of images that were read before and fitted in

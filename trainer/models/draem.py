@@ -105,22 +105,26 @@ class DRAEMMethod:
         held = added_bytes(self.stand_in(features, data, settings), features)
         return 4 * (held + batch * height * width * kept)
 
-    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> DRAEM:  # noqa: ARG002 - as the Protocol has it
-        """The two networks."""
-        return DRAEM(features, *_networks("meta", settings.width))
-
-    def fit(self, features: Features, data: FitData, settings: FitSettings) -> DRAEM:
-        """Learn to repair and to mark drawn anomalies on good tiles.
+    def stand_in(self, features: Features, data: FitData, settings: FitSettings) -> DRAEM:
+        """The two networks.
 
         Raises:
-            ConfigError: tiles are too small, or no textures can be had.
-            DataError: the images show nothing, or training broke down.
+            ConfigError: tiles are too small.
         """
         if min(data.fit.grid) < _SMALLEST:
             message = (
                 f"--method draem: tiles are {data.fit.grid[1]}x{data.fit.grid[0]}, it needs {_SMALLEST} pixels a side"
             )
             raise ConfigError(message)
+        return DRAEM(features, *_networks("meta", settings.width))
+
+    def fit(self, features: Features, data: FitData, settings: FitSettings) -> DRAEM:
+        """Learn to repair and to mark drawn anomalies on good tiles.
+
+        Raises:
+            ConfigError: no textures can be had.
+            DataError: the images show nothing, or training broke down.
+        """
         source = texture_source(settings.textures)
         batches = sum(1 for _ in with_contrast(data.fit))
         with torch.random.fork_rng(devices=[]):

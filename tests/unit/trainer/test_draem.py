@@ -250,7 +250,7 @@ def test_tiles_that_are_too_small_and_folders_without_pictures_are_refused(tmp_p
     large = Tiles(torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8), stride=1)
 
     with pytest.raises(ConfigError, match="64 pixels a side"):
-        DRAEMMethod().fit(features, FitData(fit=small, validation=None), FitSettings(seed=0))
+        DRAEMMethod().stand_in(features, FitData(fit=small, validation=None), FitSettings(seed=0))
     with pytest.raises(ConfigError, match="holds no picture"):
         DRAEMMethod().fit(features, FitData(fit=large, validation=None), FitSettings(seed=0, textures=tmp_path))
     flat = Tiles(torch.zeros(2, 64, 64, 3, dtype=torch.uint8), stride=1)

@@ -143,9 +143,16 @@ def padim_tiles(share: float = 1.0) -> FitData:
     return FitData(fit=tiles, validation=None)
 
 
+def scales(scale: float) -> Smaller:
+    """Tiles at ever smaller scales, from one on."""
+    return Smaller(
+        "--scale", lambda: ((f"--scale {scale * step / 20:.3g}", padim_tiles(step / 20)) for step in range(19, 0, -1))
+    )
+
+
 def test_padim_in_too_many_tiles_is_refused_with_its_size_and_the_nearest_scale_that_fits() -> None:
     features, method = gabor(*LAYERS), PaDiMMethod()
-    at = Smaller(scale=0.5, data=padim_tiles)
+    at = scales(0.5)
 
     with pytest.raises(ConfigError, match=r"would take 16\.55 GB, .*--scale 0\.15 would fit; .*a smaller --scale"):
         check_graph(method, features, padim_tiles(), SETTINGS, smaller=at)
@@ -158,7 +165,7 @@ def test_memory_that_is_not_there_is_refused_with_the_nearest_scale_that_fits(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(devices, "free_bytes", lambda *_: 4.6e9)
-    at = Smaller(scale=1.0, data=padim_tiles)
+    at = scales(1.0)
 
     with pytest.raises(ConfigError, match=r"padim needs .* GiB for this fit, .*--scale 0\.3 would fit; else lower"):
         check_memory(PaDiMMethod(), gabor(*LAYERS), padim_tiles(), SETTINGS, smaller=at)

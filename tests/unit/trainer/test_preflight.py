@@ -3,19 +3,23 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import pytest
 
+from edge_runtime.bundle.recipe import TilingSpec
 from edge_runtime.engines import EngineName
 from edge_runtime.errors import ConfigError
 from edge_runtime.preflight.trial import Trial
 from trainer.config import BuildConfig, make_config
+from trainer.halo import HaloChoice
 from trainer.models.method import FitSettings
-from trainer.plan import Plan, make_plan, replanned
+from trainer.plan import Plan, make_plan, replanned, valid_areas
 from trainer.preflight import Preflight, check_inspection, tiles
 from trainer.processes import Processes
-from trainer.settings_that_fit import _plane_px, _seen_px
+from trainer.settings_that_fit import _plane_px, _seen_px, evenly_tiled
+from trainer.shares import smaller_settings
 
 TILED = {"tile": 32, "halo": 32}
 
@@ -110,7 +114,50 @@ def test_larger_tiles_are_named_first_where_halos_are_what_takes_long(
 ) -> None:
     said = refused(planned(**TILED, deadline_ms=100), machine)
     assert "an inspection takes 111 ms, --deadline-ms is 100 (predicted, with openvino on this machine)" in said
-    assert "the nearest setting that fits: --tile 64x64 (predicted 65.5 ms and 116 MB)" in said
+    assert (
+        "the nearest setting that fits: --tile 48x48 (predicted 50.2 ms and 100 MB)" in said
+    )  # of 64, which divides 96
+
+
+def test_sides_grow_by_themselves_where_the_frame_is_no_longer_than_one(
+    planned: Callable[..., Plan], machine: Modelled
+) -> None:
+    said = refused(planned(tile=[96, 32], halo=32, deadline_ms=60), machine)
+    assert "the nearest setting that fits: --tile 96x48 (predicted 53.8 ms" in said
+
+
+def test_tiles_that_are_turned_stay_square(planned: Callable[..., Plan]) -> None:
+    plan = planned(tile=64, halo=0, crop=[0, 0, 96, 32], augment=["turn"])
+    even = evenly_tiled(plan)
+    assert even is not None
+    assert even.tile == (48, 48)
+    assert make_config(even.model_dump(mode="json"), None) == even  # what is named is not refused
+
+
+def test_a_setting_whose_frame_graph_would_be_refused_is_not_named(
+    planned: Callable[..., Plan], machine: Modelled, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def require(_: HaloChoice, tiling: TilingSpec) -> None:
+        if tiling.core.size == (48, 48):
+            message = "not exact there"
+            raise ConfigError(message)
+
+    monkeypatch.setattr(HaloChoice, "require_exact", require)
+    said = refused(planned(**TILED, frame_graph=True, deadline_ms=100), machine)
+    assert "--tile 48x48" not in said
+    assert "the nearest setting that fits: --scale" in said
+
+
+def test_padim_that_is_too_large_is_offered_tiles_that_divide_the_frame_before_smaller_pictures(
+    planned: Callable[..., Plan],
+) -> None:
+    plan = planned(method="padim", tile=64, halo=16)
+    ways = smaller_settings(plan, valid_areas(plan.members)).ways()
+
+    (even, data), (scale, _) = islice(ways, 2)
+
+    assert (even, scale) == ("--tile 48x48 --halo 16", "--scale 0.95")
+    assert data.fit.grid[0] * data.fit.grid[1] == (80 / 4) ** 2
 
 
 def test_the_scale_that_fits_is_computed_where_no_tiles_do(planned: Callable[..., Plan], machine: Modelled) -> None:

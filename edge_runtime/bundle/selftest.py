@@ -3,7 +3,7 @@
 import numpy as np
 
 from edge_runtime.bundle.archive import Archive
-from edge_runtime.bundle.manifest import ArtefactSpec, GoldenExpectation, Manifest
+from edge_runtime.bundle.manifest import ArtefactSpec, GoldenExpectation, GoldenSpec, Manifest
 from edge_runtime.bundle.recipe import GraphRole
 from edge_runtime.bundle.store import array_from
 from edge_runtime.errors import DataError, SelfTestError
@@ -21,12 +21,7 @@ def self_test(archive: Archive, manifest: Manifest, artefact: ArtefactSpec, grap
         EngineError: the engine failed.
     """
     for golden in manifest.golden:
-        try:
-            frame = decode_png(archive.read(golden.frame), golden.frame)
-            scored = {part.name: part for part in scorer.score(frame).regions}
-        except DataError as error:
-            message = f"{archive.path}: self-test: golden frame {golden.name} cannot be scored: {error}"
-            raise SelfTestError(message) from error
+        scored = _scored(archive, golden, scorer)
         own = [one for one in golden.expected if (one.artefact, one.graph) == (artefact.name, graph)]
         if sorted(expected.region for expected in own) != sorted(scored):
             message = (
@@ -41,6 +36,16 @@ def self_test(archive: Archive, manifest: Manifest, artefact: ArtefactSpec, grap
             allowed = manifest.golden_tolerance * value_range(sealed)
             gain = scorer.score_gain(expected.region)
             _compare(scored[expected.region], expected, sealed, allowed=allowed, gain=gain, where=where)
+
+
+def _scored(archive: Archive, golden: GoldenSpec, scorer: Scorer) -> dict[str, RegionScore]:
+    """By region. The frame's pixels are let go: two frames at once would be the most that a process ever holds."""
+    try:
+        frame = decode_png(archive.read(golden.frame), golden.frame)
+        return {part.name: part for part in scorer.score(frame).regions}
+    except DataError as error:
+        message = f"{archive.path}: self-test: golden frame {golden.name} cannot be scored: {error}"
+        raise SelfTestError(message) from error
 
 
 def _check_form(found: Map, sealed: Map, where: str) -> None:

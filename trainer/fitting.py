@@ -21,10 +21,11 @@ from trainer.config import AUTO, BuildConfig, as_typed
 from trainer.data.textures import find_pictures
 from trainer.devices import check_memory, largest_batch
 from trainer.drafting import Fitted, write_draft
+from trainer.flags import check_flags
 from trainer.models.method import FitData, FitSettings
 from trainer.models.registry import find_method
 from trainer.needs import check_graph, told
-from trainer.plan import Plan, check_flags, make_plan, valid_areas
+from trainer.plan import Plan, make_plan, valid_areas
 from trainer.preflight import Preflight, check_inspection
 from trainer.processes import Processes
 from trainer.shares import Source, fit_data, lay_out, share_out, smaller_settings

@@ -17,8 +17,9 @@ from edge_runtime.imaging.frames import Frame, PixelFormat, Size
 from edge_runtime.scorer import Scorer
 from trainer.background import MIN_FRAMES, MIN_GAIN, choose_background, estimate, worth
 from trainer.config import BuildConfig
+from trainer.flags import check_flags
 from trainer.models.registry import find_method
-from trainer.plan import check_flags, validation_share
+from trainer.plan import validation_share
 from trainer.processes import Processes
 
 SHAPE = (12, 16)

@@ -232,3 +232,13 @@ def test_smaller_tiles_get_a_halo_where_the_one_tile_needed_none(
     assert smaller.tile == (48, 48)
     assert smaller.halo
     assert "--halo" not in said
+
+
+@pytest.mark.parametrize(
+    ("flags", "side"), [({"size": [64, 64]}, "--size"), (TILED, "--scale"), (TILED | {"method": "padim"}, "--scale")]
+)
+def test_what_is_too_large_is_made_smaller_by_the_flag_that_such_a_build_takes(
+    planned: Callable[..., Plan], flags: dict[str, Any], side: str
+) -> None:
+    plan = planned(**flags)
+    assert smaller_settings(plan, valid_areas(plan.members)).side == side

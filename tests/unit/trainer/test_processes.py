@@ -6,8 +6,8 @@ from torch import nn
 
 from edge_runtime.errors import ConfigError
 from trainer.config import make_config
+from trainer.flags import check_flags
 from trainer.models.registry import METHODS, find_method
-from trainer.plan import check_flags
 from trainer.processes import Processes, joined
 
 
